@@ -1,0 +1,214 @@
+"""Settings of the service, read from the environment and, in development, from .env.
+
+.env.example explains each variable. DEBUG is off unless the environment says otherwise;
+with it off, the variables that have no safe default are required, and what is missing or
+wrong is said in one message.
+"""
+
+import ssl
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+from environs import Env, EnvValidationError
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+PROJECT_NAME = {{ cookiecutter.__python_name }}
+
+env = Env(eager=False)  # collects what is wrong; seal() below says all of it
+env.read_env(BASE_DIR / ".env", recurse=False)
+
+DEBUG = env.bool("DEBUG", default=False)
+REQUIRED = ...  # what environs takes for "no default"
+
+SECRET_KEY = env.str("SECRET_KEY", default="development-only" if DEBUG else REQUIRED)
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[] if DEBUG else REQUIRED)
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+database = env.dj_db_url(
+    "DATABASE_URL",
+    default="sqlite:///" + quote(str(BASE_DIR / "db.sqlite3")) if DEBUG else REQUIRED,
+    conn_max_age=60,  # beat and the web reuse connections ...
+    conn_health_checks=True,  # ... and survive a restart of the database
+)
+cache = env.dj_cache_url("CACHE_URL", default="locmem://")
+email = env.dj_email_url("EMAIL_URL", default="console://" if DEBUG else "smtp://localhost:25")
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="{{ cookiecutter.author_email }}")
+BEHIND_PROXY = env.bool("BEHIND_PROXY", default=False)
+SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=not DEBUG)
+SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=0 if DEBUG else 30 * 24 * 3600)
+LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
+CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="" if DEBUG else REQUIRED)
+CELERY_BEAT_SCHEDULER = env.str(
+    "CELERY_BEAT_SCHEDULER", default="django_celery_beat.schedulers:DatabaseScheduler"
+)
+# A queue of its own: services that share a broker do not take each other's tasks.
+CELERY_TASK_DEFAULT_QUEUE = env.str(
+    "CELERY_TASK_DEFAULT_QUEUE", default="{{cookiecutter.project_slug}}"
+)
+
+try:
+    env.seal()
+except EnvValidationError as error:
+    problems = [f"  {name}: {' '.join(what)}" for name, what in error.error_messages.items()]
+    raise ImproperlyConfigured(
+        "\n".join(
+            [
+                f"These environment variables are missing or wrong (DEBUG={DEBUG}):",
+                *problems,
+                "Set them as .env.example explains. For development: cp .env.example .env",
+            ]
+        )
+    ) from None
+
+# Django
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_celery_beat",
+    "scheduling",
+    "application",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "{{cookiecutter.project_slug}}.urls"
+WSGI_APPLICATION = "{{cookiecutter.project_slug}}.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{validator}"}
+    for validator in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+if database["ENGINE"] == "django.db.backends.sqlite3":
+    database["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",  # wait for the one writer instead of failing later
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",  # readers go on
+        "timeout": 20,  # seconds
+    }
+DATABASES = {"default": database}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+CACHES = {"default": cache}
+
+EMAIL_BACKEND = email["EMAIL_BACKEND"]
+EMAIL_FILE_PATH = email["EMAIL_FILE_PATH"]
+EMAIL_HOST = email["EMAIL_HOST"]
+EMAIL_PORT = email["EMAIL_PORT"]
+EMAIL_HOST_USER = email["EMAIL_HOST_USER"]
+EMAIL_HOST_PASSWORD = email["EMAIL_HOST_PASSWORD"]
+EMAIL_USE_TLS = email["EMAIL_USE_TLS"]
+EMAIL_USE_SSL = email["EMAIL_USE_SSL"]
+EMAIL_TIMEOUT = email["EMAIL_TIMEOUT"] or 10  # seconds; Django's default waits for ever
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "{{cookiecutter.timezone}}"
+USE_TZ = True
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+if not DEBUG:
+    STORAGES = {
+        "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+        "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    }
+
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+if BEHIND_PROXY:  # only then may a request say by which scheme it came
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+# Subdomains and browsers' preload lists are for the owner of the domain to decide.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": LOG_LEVEL},
+}
+
+# Celery: https://docs.celeryq.dev/en/stable/userguide/configuration.html
+
+if not CELERY_BROKER_URL:
+    from scheduling import broker
+
+    CELERY_BROKER_URL = broker.url(BASE_DIR / "var" / "broker")
+
+CELERY_TIMEZONE = TIME_ZONE  # crontabs mean local time
+CELERY_ACCEPT_CONTENT = ["json"]  # a message can never run code, as a pickle can
+CELERY_TASK_SERIALIZER = "json"
+CELERY_TASK_IGNORE_RESULT = True  # nobody reads results yet
+CELERY_RESULT_EXPIRES = None  # so there are none to clean up
+CELERY_TASK_SOFT_TIME_LIMIT = 5 * 60  # seconds; a hanging task must not hold its worker ...
+CELERY_TASK_TIME_LIMIT = CELERY_TASK_SOFT_TIME_LIMIT + 60  # ... and gets a minute to clean up
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1  # a long task does not hold back the ones behind it
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 30  # seconds for running tasks at a cold shutdown
+CELERY_WORKER_REDIRECT_STDOUTS_LEVEL = "INFO"  # a printed mail is no warning
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True  # wait for the broker instead of ending
+CELERY_BEAT_CRON_STARTING_DEADLINE = 3600  # seconds; a crontab missed for longer is not made up
+
+BROKER_SCHEME = urlsplit(CELERY_BROKER_URL).scheme
+if BROKER_SCHEME.startswith(("redis", "embedded")):
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        # Seconds until a task that no worker acknowledged is delivered again: longer than any
+        # task may run, and than any retry may wait, or tasks would run twice.
+        "visibility_timeout": 3600,
+        # Look for them every 5 s, not every 100 s.
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        # A connection that hangs fails, and is made again.
+        "socket_timeout": 30,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 25,
+    }
+else:
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "confirm_publish": True,  # RabbitMQ says that it has the message before we go on
+    }
+if BROKER_SCHEME == "rediss":
+    CELERY_BROKER_USE_SSL = {"ssl_cert_reqs": ssl.CERT_REQUIRED}  # kombu's default checks nothing
+
+
+def redis_database(url: str) -> tuple[str | None, int, str] | None:
+    """Host, port and number of the Redis database that a URL names, None for other URLs."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("redis", "rediss"):
+        return None
+    return parts.hostname, parts.port or 6379, parts.path.strip("/") or "0"
+
+
+if redis_database(CELERY_BROKER_URL) and redis_database(CELERY_BROKER_URL) == redis_database(
+    cache["LOCATION"]
+):
+    raise ImproperlyConfigured(
+        "CACHE_URL and CELERY_BROKER_URL name the same Redis database: clearing the cache would "
+        "delete the queue. Give them different numbers, such as /1 and /0."
+    )
