@@ -7,6 +7,7 @@ wrong is said in one message.
 
 import ssl
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
@@ -14,16 +15,18 @@ from environs import Env, EnvValidationError
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 PROJECT_NAME = {{ cookiecutter.__python_name }}
+PACKAGE = __name__.partition(".")[0]
+MAINTAINER = {{ cookiecutter.__quoted_email }}
 
 env = Env(eager=False)  # collects what is wrong; seal() below says all of it
 env.read_env(BASE_DIR / ".env", recurse=False)
 
 DEBUG = env.bool("DEBUG", default=False)
-REQUIRED = ...  # what environs takes for "no default"
+REQUIRED: Any = ...  # what environs takes for "no default"
 
 SECRET_KEY = env.str("SECRET_KEY", default="development-only" if DEBUG else REQUIRED)
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[] if DEBUG else REQUIRED)
-CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=[] if DEBUG else REQUIRED)
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 database = env.dj_db_url(
     "DATABASE_URL",
     default="sqlite:///" + quote(str(BASE_DIR / "db.sqlite3")) if DEBUG else REQUIRED,
@@ -32,7 +35,7 @@ database = env.dj_db_url(
 )
 cache = env.dj_cache_url("CACHE_URL", default="locmem://")
 email = env.dj_email_url("EMAIL_URL", default="console://" if DEBUG else "smtp://localhost:25")
-DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="{{ cookiecutter.author_email }}")
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default=MAINTAINER)
 BEHIND_PROXY = env.bool("BEHIND_PROXY", default=False)
 SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=not DEBUG)
 SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=0 if DEBUG else 30 * 24 * 3600)
@@ -42,14 +45,13 @@ CELERY_BEAT_SCHEDULER = env.str(
     "CELERY_BEAT_SCHEDULER", default="django_celery_beat.schedulers:DatabaseScheduler"
 )
 # A queue of its own: services that share a broker do not take each other's tasks.
-CELERY_TASK_DEFAULT_QUEUE = env.str(
-    "CELERY_TASK_DEFAULT_QUEUE", default="{{cookiecutter.project_slug}}"
-)
+CELERY_TASK_DEFAULT_QUEUE = env.str("CELERY_TASK_DEFAULT_QUEUE", default=PACKAGE)
 
 try:
     env.seal()
 except EnvValidationError as error:
-    problems = [f"  {name}: {' '.join(what)}" for name, what in error.error_messages.items()]
+    found = cast("dict[str, list[str]]", error.error_messages)
+    problems = [f"  {name}: {' '.join(messages)}" for name, messages in found.items()]
     raise ImproperlyConfigured(
         "\n".join(
             [
@@ -83,8 +85,8 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
-ROOT_URLCONF = "{{cookiecutter.project_slug}}.urls"
-WSGI_APPLICATION = "{{cookiecutter.project_slug}}.wsgi.application"
+ROOT_URLCONF = f"{PACKAGE}.urls"
+WSGI_APPLICATION = f"{PACKAGE}.wsgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -129,7 +131,7 @@ EMAIL_USE_SSL = email["EMAIL_USE_SSL"]
 EMAIL_TIMEOUT = email["EMAIL_TIMEOUT"] or 10  # seconds; Django's default waits for ever
 
 LANGUAGE_CODE = "en-us"
-TIME_ZONE = "{{cookiecutter.timezone}}"
+TIME_ZONE = {{ cookiecutter.__quoted_timezone }}
 USE_TZ = True
 
 STATIC_URL = "static/"

