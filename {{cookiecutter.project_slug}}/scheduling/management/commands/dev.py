@@ -21,7 +21,6 @@ from django.utils import timezone
 from django.utils.termcolors import make_style
 from django_celery_beat.models import PeriodicTask
 from django_celery_beat.schedulers import ModelEntry
-from kombu import Connection
 from watchfiles import PythonFilter, watch
 
 from scheduling import broker
@@ -41,6 +40,7 @@ class Command(BaseCommand):
             raise CommandError("dev is for development: set DEBUG=true, as .env.example does.")
         self.stopping, self.hurry = threading.Event(), threading.Event()
         self.processes: dict[str, subprocess.Popen[str]] = {}
+        self.readers: list[threading.Thread] = []
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self.on_signal)
         call_command("migrate", interactive=False)
@@ -55,16 +55,16 @@ class Command(BaseCommand):
             "worker": [*celery, "worker", "--loglevel=info", "--concurrency=2"],
             "beat": [*celery, "beat", "--loglevel=info"],
         }
+        embedded = broker.embedded_directory(settings.CELERY_BROKER_URL)
         try:
-            # The worker's first connection would start the broker too; so an error shows first.
-            with Connection(settings.CELERY_BROKER_URL) as broker_connection:
-                broker_connection.ensure_connection(max_retries=3)
-                self.start()
+            if embedded:  # the worker would start it too; here an error shows at once
+                broker.start(embedded)
+            self.start()
             died = self.supervise()
         finally:
             self.stop()
-            if directory := broker.embedded_directory(settings.CELERY_BROKER_URL):
-                broker.stop_if_idle(directory)
+            if embedded:
+                broker.stop_if_idle(embedded)
         if died:
             raise CommandError(f"{died} ended by itself, so all were stopped.")
 
@@ -102,7 +102,9 @@ class Command(BaseCommand):
                 text=True,
                 errors="replace",
             )
-            threading.Thread(target=self.copy_output, args=(name, process), daemon=True).start()
+            reader = threading.Thread(target=self.copy_output, args=(name, process), daemon=True)
+            reader.start()
+            self.readers.append(reader)
 
     def supervise(self) -> str | None:
         """Restart all on a change of code. Returns who ended unasked, None at a signal."""
@@ -140,6 +142,9 @@ class Command(BaseCommand):
                 with suppress(ProcessLookupError):  # whatever is left of it, its children too
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+        for reader in self.readers:
+            reader.join()
+        self.readers.clear()
 
     def copy_output(self, name: str, process: "subprocess.Popen[str]") -> None:
         assert process.stdout  # noqa: S101
