@@ -9,10 +9,10 @@ help: ## What can be made
 
 demo: $(filter %/.uv/bin/uv,$(UV)) ## Generate a service with the defaults into build/ and run it
 	$(UV) tool run cookiecutter@2.7.1 --no-input --overwrite-if-exists --output-dir build .
-	PATH="$(dir $(UV)):$$PATH" $(MAKE) -C build/architecture_portal dev
+	PATH="$(patsubst %/,%,$(dir $(UV))):$$PATH" $(MAKE) -C build/architecture_portal dev
 
 test: $(filter %/.uv/bin/uv,$(UV)) ## Bake services, test them from inside, and run them
-	PATH="$(dir $(UV)):$$PATH" $(UV) run pytest
+	PATH="$(patsubst %/,%,$(dir $(UV))):$$PATH" $(UV) run pytest
 
 lint: $(filter %/.uv/bin/uv,$(UV)) ## Check the template's own code; a bake's is checked by the tests
 	$(UV) run ruff format --check .
@@ -24,8 +24,8 @@ format: $(filter %/.uv/bin/uv,$(UV)) ## Format the template's own code
 	$(UV) run ruff check --fix .
 
 benchmark: $(filter %/.uv/bin/uv,$(UV)) ## Measure generation, and the time to the first scheduled task
-	PATH="$(dir $(UV)):$$PATH" $(UV) run python benchmarks/first_run.py
+	PATH="$(patsubst %/,%,$(dir $(UV))):$$PATH" $(UV) run python benchmarks/first_run.py
 
 $(CURDIR)/.uv/bin/uv:
 	python3 -m venv .uv
-	.uv/bin/pip install --quiet uv
+	.uv/bin/pip install --quiet --disable-pip-version-check uv

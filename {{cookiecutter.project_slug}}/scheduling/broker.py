@@ -22,6 +22,8 @@ from django.core.exceptions import ImproperlyConfigured
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from redis import Redis, RedisError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 IDLE_SECONDS = 3  # without a client; a start takes 0.05 s, so it may be short
 START_SECONDS = 15
@@ -99,10 +101,15 @@ def start(directory: Path) -> None:
         time.sleep(0.05)
 
 
+def connect(path: Path, **options: Any) -> Redis:
+    """A client that fails at once: redis-py's default tries for seconds."""
+    return Redis(unix_socket_path=str(path), retry=Retry(NoBackoff(), 0), **options)
+
+
 def answers(path: Path) -> bool:
     """Whether a server is ready behind the socket."""
     try:
-        with Redis(unix_socket_path=str(path)) as client:
+        with connect(path) as client:
             return bool(client.ping())
     except (RedisError, OSError):
         return False
@@ -111,7 +118,7 @@ def answers(path: Path) -> bool:
 def stop_if_idle(directory: Path) -> None:
     """End the server now, rather than in some seconds, unless somebody uses it; wait for its end."""
     try:
-        with Redis(unix_socket_path=str(socket_path(directory))) as client:
+        with connect(socket_path(directory)) as client:
             if others(client):
                 return
             client.shutdown()
@@ -124,7 +131,7 @@ def stop_if_idle(directory: Path) -> None:
         os.close(lock)
 
 
-def others(client: "Redis") -> int:
+def others(client: Redis) -> int:
     """How many clients the server has besides this one and the watcher."""
     me = client.client_id()
     clients: Any = client.client_list()
@@ -179,7 +186,7 @@ def wait_until_idle(server: "subprocess.Popen[bytes]", path: Path) -> None:
     while server.poll() is None and time.monotonic() - idle_since < IDLE_SECONDS:
         time.sleep(0.2)
         try:
-            with Redis(unix_socket_path=str(path), client_name=WATCHER) as client:
+            with connect(path, client_name=WATCHER) as client:
                 while server.poll() is None and time.monotonic() - idle_since < IDLE_SECONDS:
                     if others(client):
                         idle_since = time.monotonic()
