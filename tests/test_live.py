@@ -178,14 +178,18 @@ class Live:
         self.python(f"from application.tasks import slow_task; slow_task.delay({str(folder)!r})")
         wait_for((folder / "started").exists, "the slow task to start")
 
+    def pids(self, command: str) -> list[int]:
+        found = processes_below(self.project.path)
+        return [int(line.split()[0]) for line in found if command in line]
+
     def end(self) -> None:
         for terminal in self.terminals:
             if terminal.process.poll() is None:
                 os.killpg(terminal.process.pid, signal.SIGTERM)
         with contextlib.suppress(AssertionError):
             wait_for(lambda: not processes_below(self.project.path), "all processes to end", 60)
-        for line in processes_below(self.project.path):
-            os.kill(int(line.split()[0]), signal.SIGKILL)
+        for pid in self.pids(""):
+            os.kill(pid, signal.SIGKILL)
         for terminal in self.terminals:
             terminal.end()
 
@@ -257,8 +261,7 @@ def test_make_dev_lets_a_task_finish_and_leaves_nothing(
         case "Ctrl-C":
             dev.press_ctrl_c()
         case "SIGTERM":
-            runner = next(p for p in processes_below(live.project.path) if "manage.py dev" in p)
-            os.kill(int(runner.split()[0]), signal.SIGTERM)
+            os.kill(live.pids("python manage.py dev")[0], signal.SIGTERM)
         case "closed terminal":
             dev.close_window()
 
@@ -271,12 +274,9 @@ def test_make_dev_lets_a_task_finish_and_leaves_nothing(
 @pytest.mark.parametrize("part", ["celery -A {slug} beat", "celery -A {slug} worker", "runserver"])
 def test_when_one_part_dies_all_stop_and_the_exit_code_says_so(live: Live, part: str) -> None:
     dev = live.start_dev()
-    pattern = part.format(slug=live.project.slug)
-    victim = min(  # the main process is older than its pool
-        int(p.split()[0]) for p in processes_below(live.project.path) if pattern in p
-    )
+    main = min(live.pids(part.format(slug=live.project.slug)))  # older than its pool
 
-    os.kill(victim, signal.SIGKILL)
+    os.kill(main, signal.SIGKILL)
 
     assert dev.exit_code() != 0
     assert "ended by itself" in dev.output
@@ -303,14 +303,14 @@ def test_whatever_is_killed_the_embedded_broker_joins_or_is_replaced(live: Live)
 
     for victim in ("valkey-server", "scheduling.broker", "sh -c read"):
         before = worker.output.count(SUCCEEDED)
-        found = [p for p in processes_below(live.project.path) if victim in p]
-        assert len(found) == 1, found
-        os.kill(int(found[0].split()[0]), signal.SIGKILL)
+        # Those that came too late to start the server end at once.
+        wait_for(lambda victim=victim: len(live.pids(victim)) == 1, f"one {victim}")
+        os.kill(live.pids(victim)[0], signal.SIGKILL)
         worker.wait_for(SUCCEEDED, count=before + 3)
 
-    for process in [p for p in processes_below(live.project.path) if "celery" in p]:
+    for pid in live.pids("celery"):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(int(process.split()[0]), signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not processes_below(live.project.path), "the broker to end", 15)
 
 

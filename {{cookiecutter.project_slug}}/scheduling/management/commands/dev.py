@@ -1,6 +1,7 @@
 """Everything that development needs, in one terminal."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -115,7 +116,11 @@ class Command(BaseCommand):
             rust_timeout=500,
             yield_on_timeout=True,
         )
+        terminal = select.poll()
+        terminal.register(self.stdout.fileno(), 0)  # asks for nothing but a hang-up or an error
         for changed in changes:
+            if terminal.poll(0):  # closed; SIGHUP goes to a shell's jobs, not to a shell's child
+                return None
             if died := next((n for n, p in self.processes.items() if p.poll() is not None), None):
                 return None if self.stopping.is_set() else died
             if changed:

@@ -1,0 +1,213 @@
+"""What is in force: in Celery, and in a service that starts in another environment."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import current_app
+from django.conf import settings
+
+from application.tasks import send_email_task
+
+MODULE = os.environ["DJANGO_SETTINGS_MODULE"]
+PACKAGE = MODULE.partition(".")[0]
+PRODUCTION = {
+    "SECRET_KEY": "kF3-vX9_qLz2RbN7wYc5TgHs8JmPd4Ae6UoKi1ZxQvWnEyBtCjSfMhDrGaLpOu",
+    "ALLOWED_HOSTS": "portal.example.com",
+    "DATABASE_URL": "sqlite://:memory:",
+    "CELERY_BROKER_URL": "redis://127.0.0.1:6379/0",
+}
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs code in a service that has this environment only, in a copy that has no .env."""
+    shutil.copytree(Path(settings.BASE_DIR) / PACKAGE, tmp_path / PACKAGE)
+
+    def run(code: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(  # noqa: S603
+            [sys.executable, "-c", f"import django; django.setup()\n{code}"],
+            cwd=tmp_path,
+            env={
+                "DJANGO_SETTINGS_MODULE": MODULE,
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(settings.BASE_DIR),
+                **environment,
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run
+
+
+def value(run: Run, code: str, **environment: str) -> Any:
+    """What an expression is worth in there, after the statements before it."""
+    *statements, expression = code.strip().splitlines()
+    lines = [*statements, "import json", f"print(json.dumps({expression}))"]
+    process = run("\n".join(lines), **environment)
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("accept_content", ["json"]),
+        ("task_serializer", "json"),
+        ("result_serializer", "json"),
+        ("worker_prefetch_multiplier", 1),
+        ("broker_connection_retry_on_startup", True),
+        ("task_always_eager", False),
+        ("task_ignore_result", True),
+        ("enable_utc", True),
+        ("timezone", settings.TIME_ZONE),
+    ],
+)
+def test_celery_is_configured(name: str, expected: Any) -> None:
+    assert getattr(current_app.conf, name) == expected
+
+
+def test_crontabs_mean_local_time() -> None:
+    assert str(current_app.timezone) == settings.TIME_ZONE
+
+
+def test_a_worker_that_dies_gives_its_mail_back() -> None:
+    assert send_email_task.acks_late
+    assert send_email_task.reject_on_worker_lost
+
+
+@pytest.mark.parametrize("broker", ["", "redis://127.0.0.1/0", "rediss://127.0.0.1/0"])
+def test_no_task_that_runs_or_waits_for_a_retry_is_delivered_again(run: Run, broker: str) -> None:
+    options, soft, hard, countdown = value(
+        run,
+        """
+from celery import current_app as app
+app.loader.import_default_modules()
+countdown = max(getattr(task, "retry_backoff_max", 0) for task in app.tasks.values())
+limits = [app.conf.task_soft_time_limit, app.conf.task_time_limit]
+[app.connection_for_write().transport_options, *limits, countdown]
+""",
+        DEBUG="true",
+        CELERY_BROKER_URL=broker,
+    )
+
+    assert 0 < soft < hard
+    assert 0 < countdown
+    assert hard + countdown < options["visibility_timeout"]
+    assert options["unacked_restore_interval"] * options["unacked_restore_throttle"] <= 10
+    assert options["socket_timeout"] > options["health_check_interval"]
+
+
+def test_beat_reads_its_schedules_from_the_database(run: Run) -> None:
+    scheduler = value(
+        run, "from celery import current_app\ncurrent_app.conf.beat_scheduler", DEBUG="true"
+    )
+
+    assert scheduler == "django_celery_beat.schedulers:DatabaseScheduler"
+
+
+def test_production_says_all_that_is_missing_at_once(run: Run) -> None:
+    process = run("")
+
+    assert process.returncode != 0
+    message = process.stderr.partition("ImproperlyConfigured: ")[2]
+    assert all(f"  {name}: " in message for name in PRODUCTION)
+
+
+@pytest.mark.parametrize("missing", PRODUCTION)
+def test_production_needs_each_of_its_settings(run: Run, missing: str) -> None:
+    process = run("", **{name: text for name, text in PRODUCTION.items() if name != missing})
+
+    message = process.stderr.partition("ImproperlyConfigured: ")[2]
+    assert [name for name in PRODUCTION if f"  {name}: " in message] == [missing]
+
+
+def test_production_starts_when_it_has_its_settings(run: Run) -> None:
+    debug, secure = value(
+        run,
+        "from django.conf import settings\n[settings.DEBUG, settings.SESSION_COOKIE_SECURE]",
+        **PRODUCTION,
+    )
+
+    assert (debug, secure) == (False, True)
+
+
+def test_the_environment_wins_over_the_env_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("DEBUG=true\nLOG_LEVEL=ERROR\nSECRET_KEY=from-the-file\n")
+
+    found = value(
+        run,
+        "from django.conf import settings as s\n[s.DEBUG, s.LOG_LEVEL, s.SECRET_KEY]",
+        LOG_LEVEL="DEBUG",
+    )
+
+    assert found == [True, "DEBUG", "from-the-file"]
+
+
+@pytest.mark.parametrize(
+    ("cache", "refused"),
+    [
+        ("redis://127.0.0.1:6379/0", True),
+        ("redis://127.0.0.1", True),
+        ("redis://:password@127.0.0.1/0", True),
+        ("redis://127.0.0.1:6379/1", False),
+        ("redis://127.0.0.2:6379/0", False),
+        ("locmem://", False),
+    ],
+)
+def test_a_cache_in_the_brokers_redis_database_is_refused(
+    run: Run, cache: str, refused: bool
+) -> None:
+    process = run("", **PRODUCTION, CACHE_URL=cache)
+
+    assert ("name the same Redis database" in process.stderr) is refused
+    assert (process.returncode != 0) is refused
+
+
+def test_a_redis_with_tls_must_show_its_certificate(run: Run) -> None:
+    environment = PRODUCTION | {"CELERY_BROKER_URL": "rediss://127.0.0.1:6379/0"}
+    code = "from celery import current_app\ncurrent_app.connection_for_write().ssl"
+
+    assert value(run, code, **environment) == {"ssl_cert_reqs": 2}  # ssl.CERT_REQUIRED
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "amqps"])
+def test_rabbitmq_confirms_what_it_has_taken(run: Run, scheme: str) -> None:
+    environment = PRODUCTION | {"CELERY_BROKER_URL": f"{scheme}://guest:guest@127.0.0.1//"}
+    code = "from celery import current_app\ncurrent_app.connection_for_write().transport_options"
+
+    assert value(run, code, **environment)["confirm_publish"] is True
+
+
+def test_sqlite_lets_readers_go_on_and_writers_wait(run: Run) -> None:
+    journal, immediate = value(
+        run,
+        """
+import sqlite3
+from django.db import connection, transaction
+with connection.cursor() as cursor:
+    journal = cursor.execute("PRAGMA journal_mode").fetchone()[0]
+other = sqlite3.connect(connection.settings_dict["NAME"], timeout=0)
+with transaction.atomic(), connection.cursor() as cursor:
+    cursor.execute("SELECT 1")
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        immediate = False
+    except sqlite3.OperationalError:
+        immediate = True
+[journal, immediate]
+""",
+        DEBUG="true",
+    )
+
+    assert (journal, immediate) == ("wal", True)
