@@ -301,7 +301,7 @@ def test_whatever_is_killed_the_embedded_broker_joins_or_is_replaced(live: Live)
     live.celery("beat", "--loglevel=info")
     worker.wait_for(SUCCEEDED)
 
-    for victim in ("valkey-server", "scheduling.broker", "sh -c read"):
+    for victim in ("unixsocket:", "-m scheduling.broker", "sh -c read"):
         before = worker.output.count(SUCCEEDED)
         # Those that came too late to start the server end at once.
         wait_for(lambda victim=victim: len(live.pids(victim)) == 1, f"one {victim}")

@@ -8,10 +8,10 @@ wrong is said in one message.
 import ssl
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
-from environs import Env, EnvValidationError
+from environs import Env, EnvValidationError, validate
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 PROJECT_NAME = {{ cookiecutter.__python_name }}
@@ -23,9 +23,14 @@ env.read_env(BASE_DIR / ".env", recurse=False)
 
 DEBUG = env.bool("DEBUG", default=False)
 REQUIRED: Any = ...  # what environs takes for "no default"
+not_empty = validate.Length(min=0 if DEBUG else 1, error="Must not be empty.")
 
-SECRET_KEY = env.str("SECRET_KEY", default="development-only" if DEBUG else REQUIRED)
-ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=[] if DEBUG else REQUIRED)
+SECRET_KEY = env.str(
+    "SECRET_KEY", default="development-only" if DEBUG else REQUIRED, validate=not_empty
+)
+ALLOWED_HOSTS: list[str] = env.list(
+    "ALLOWED_HOSTS", default=[] if DEBUG else REQUIRED, validate=not_empty
+)
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 database = env.dj_db_url(
     "DATABASE_URL",
@@ -40,7 +45,9 @@ BEHIND_PROXY = env.bool("BEHIND_PROXY", default=False)
 SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=not DEBUG)
 SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=0 if DEBUG else 30 * 24 * 3600)
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
-CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="" if DEBUG else REQUIRED)
+CELERY_BROKER_URL = env.str(
+    "CELERY_BROKER_URL", default="" if DEBUG else REQUIRED, validate=not_empty
+)
 CELERY_BEAT_SCHEDULER = env.str(
     "CELERY_BEAT_SCHEDULER", default="django_celery_beat.schedulers:DatabaseScheduler"
 )
@@ -206,7 +213,9 @@ def redis_database(url: str) -> tuple[str | None, int, str] | None:
     parts = urlsplit(url)
     if parts.scheme not in ("redis", "rediss"):
         return None
-    return parts.hostname, parts.port or 6379, parts.path.strip("/") or "0"
+    host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname
+    number = parse_qs(parts.query).get("db", [parts.path.strip("/").partition("/")[0] or "0"])[0]
+    return host, parts.port or 6379, number
 
 
 if redis_database(CELERY_BROKER_URL) and redis_database(CELERY_BROKER_URL) == redis_database(

@@ -132,6 +132,13 @@ def test_production_needs_each_of_its_settings(run: Run, missing: str) -> None:
     assert [name for name in PRODUCTION if f"  {name}: " in message] == [missing]
 
 
+@pytest.mark.parametrize("name", PRODUCTION)
+def test_production_takes_no_empty_setting(run: Run, name: str) -> None:
+    process = run("", **PRODUCTION | {name: ""})
+
+    assert f"  {name}: " in process.stderr.partition("ImproperlyConfigured: ")[2]
+
+
 def test_production_starts_when_it_has_its_settings(run: Run) -> None:
     debug, secure = value(
         run,
@@ -159,6 +166,8 @@ def test_the_environment_wins_over_the_env_file(run: Run, tmp_path: Path) -> Non
     [
         ("redis://127.0.0.1:6379/0", True),
         ("redis://127.0.0.1", True),
+        ("redis://localhost:6379/0", True),
+        ("redis://127.0.0.1:6379/0/prefix", True),
         ("redis://:password@127.0.0.1/0", True),
         ("redis://127.0.0.1:6379/1", False),
         ("redis://127.0.0.2:6379/0", False),
