@@ -1,6 +1,9 @@
 # Needs Python 3.11 or newer, git and make. Takes uv from the PATH, else fetches it into .uv/.
 UV := $(or $(shell command -v uv),$(CURDIR)/.uv/bin/uv)
 
+# What is Python before it is rendered.
+CODE := tests benchmarks
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format benchmark
 
@@ -15,13 +18,13 @@ test: $(filter %/.uv/bin/uv,$(UV)) ## Bake services, test them from inside, and 
 	PATH="$(patsubst %/,%,$(dir $(UV))):$$PATH" $(UV) run pytest
 
 lint: $(filter %/.uv/bin/uv,$(UV)) ## Check the template's own code; a bake's is checked by the tests
-	$(UV) run ruff format --check .
-	$(UV) run ruff check .
+	$(UV) run ruff format --check $(CODE)
+	$(UV) run ruff check $(CODE)
 	$(UV) run mypy
 
 format: $(filter %/.uv/bin/uv,$(UV)) ## Format the template's own code
-	$(UV) run ruff format .
-	$(UV) run ruff check --fix .
+	$(UV) run ruff format $(CODE)
+	$(UV) run ruff check --fix $(CODE)
 
 benchmark: $(filter %/.uv/bin/uv,$(UV)) ## Measure generation, and the time to the first scheduled task
 	PATH="$(patsubst %/,%,$(dir $(UV))):$$PATH" $(UV) run python benchmarks/first_run.py

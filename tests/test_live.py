@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -124,8 +125,8 @@ class Terminal:
 
 
 @pytest.fixture
-def live(bake: Callable[..., Project], tmp_path: Path) -> Iterator["Live"]:
-    live = Live(bake(), tmp_path)
+def live(service: Project, tmp_path: Path) -> Iterator["Live"]:
+    live = Live(service, tmp_path)
     yield live
     live.end()
 
@@ -181,6 +182,9 @@ class Live:
     def pids(self, command: str) -> list[int]:
         found = processes_below(self.project.path)
         return [int(line.split()[0]) for line in found if command in line]
+
+    def runs_once(self, command: str) -> bool:
+        return len(self.pids(command)) == 1
 
     def end(self) -> None:
         for terminal in self.terminals:
@@ -304,7 +308,7 @@ def test_whatever_is_killed_the_embedded_broker_joins_or_is_replaced(live: Live)
     for victim in ("unixsocket:", "-m scheduling.broker", "sh -c read"):
         before = worker.output.count(SUCCEEDED)
         # Those that came too late to start the server end at once.
-        wait_for(lambda victim=victim: len(live.pids(victim)) == 1, f"one {victim}")
+        wait_for(partial(live.runs_once, victim), f"one {victim}")
         os.kill(live.pids(victim)[0], signal.SIGKILL)
         worker.wait_for(SUCCEEDED, count=before + 3)
 

@@ -1,0 +1,66 @@
+"""Every bake is clean by its own tools from the first minute, whatever it is called."""
+
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import Project
+
+ANSWERS: dict[str, dict[str, str]] = {
+    "default": {},
+    "odd-name": {
+        "project_name": 'Café 🚀 "Quoted" it\'s \\ {x} {% y %}',
+        "description": 'Says "hi" to {% everyone %} \\ <b>all</b> 🚀',
+        "author_name": 'Zoë O\'Brien "Z"',
+        "timezone": "America/Argentina/ComodRivadavia",
+    },
+    "one-letter-slug": {"project_name": "漢" * 40, "project_slug": "a"},
+    "long-slug": {
+        "project_slug": "z" * 30,
+        "author_email": "a.long.address.of.somebody.who.maintains@services.department.example.com",
+    },
+}
+
+
+@pytest.fixture(scope="module", params=ANSWERS)
+def project(
+    request: pytest.FixtureRequest, bake: Callable[..., Project], environment: Path
+) -> Project:
+    return bake(**ANSWERS[request.param])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ruff format --check .",
+        "ruff check .",
+        "mypy .",
+        "python manage.py check --fail-level WARNING",
+        "python manage.py makemigrations --check --dry-run",
+    ],
+)
+def test_a_bake_is_clean(project: Project, command: str) -> None:
+    project.run(*command.split())
+
+
+def test_a_bake_is_fit_to_deploy(project: Project) -> None:
+    project.run(
+        *"python manage.py check --deploy --fail-level WARNING".split(),
+        env={
+            "DEBUG": "false",
+            "SECRET_KEY": secrets.token_urlsafe(60),
+            "ALLOWED_HOSTS": "portal.example.com",
+            "DATABASE_URL": "sqlite://:memory:",
+            "CELERY_BROKER_URL": "redis://127.0.0.1:6379/0",
+        },
+    )
+
+
+def test_a_bakes_own_tests_pass_on_sqlite(project: Project) -> None:
+    project.run("python", "-m", "pytest", "-q")
+
+
+def test_a_bakes_own_tests_pass_on_postgres(project: Project, postgres_url: str) -> None:
+    project.run("python", "-m", "pytest", "-q", env={"DATABASE_URL": postgres_url})
