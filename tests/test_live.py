@@ -17,9 +17,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
-
 from conftest import Project
+from playwright.sync_api import Page, sync_playwright
 
 SUCCEEDED = "succeeded in"
 SNIPPET = """
