@@ -86,7 +86,7 @@ def environment(bake: Callable[..., Project]) -> Path:
     if not shutil.which("uv"):
         pytest.fail("There is no uv on the PATH: run the tests with make test.")
     project = bake()
-    project.run("uv", "sync", "--quiet")
+    project.run("uv", "sync", "--quiet", "--all-extras")
     return project.venv
 
 

@@ -17,8 +17,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import Project
 from playwright.sync_api import Page, sync_playwright
+
+from conftest import Project
 
 SUCCEEDED = "succeeded in"
 SNIPPET = """

@@ -82,8 +82,10 @@ class Command(BaseCommand):
             self.say("Made the superuser admin, password admin (development only)")
 
     def say_what_runs_next(self) -> None:
-        enabled = PeriodicTask.objects.filter(enabled=True)
-        waits = [(ModelEntry(row).is_due().next, str(row)) for row in enabled]
+        waits = []
+        for row in PeriodicTask.objects.filter(enabled=True):
+            with suppress(Exception):  # a bad row is for beat to report
+                waits.append((ModelEntry(row).is_due().next, str(row)))
         if waits:
             seconds, name = min(waits)
             at = timezone.localtime() + timedelta(seconds=seconds)
