@@ -92,7 +92,6 @@ class Command(BaseCommand):
             self.say(f"Next: {name}, at {at:%H:%M:%S}")
 
     def start(self) -> None:
-
         for name, command in self.commands.items():
             self.processes[name] = process = subprocess.Popen(  # noqa: S603
                 command,
