@@ -150,6 +150,7 @@ REFUSED = [
     ({"project_slug": "x" * 31}, "write at most 30"),
     ({"project_slug": "class"}, "Python keyword"),
     ({"project_slug": "json"}, "module of Python"),
+    ({"project_slug": "test"}, "package that the service uses"),
     ({"project_slug": "celery"}, "package that the service uses"),
     ({"project_slug": "django"}, "package that the service uses"),
     ({"project_slug": "redis"}, "package that the service uses"),
@@ -190,7 +191,7 @@ def test_what_cannot_work_is_refused_in_one_line(
     assert not list(Path(cookies._new_output_dir()).parent.rglob("*.py"))
 
 
-@pytest.mark.parametrize("slug", ["a/b", "../evil", "a\\b", ""])
+@pytest.mark.parametrize("slug", ["a/b", "../evil", "a\\b", "", ".", ".."])
 def test_a_slug_that_is_a_path_is_refused_before_anything_is_made(
     tmp_path: Path, slug: str
 ) -> None:
