@@ -1,5 +1,8 @@
 # Needs Python 3.11 or newer, git and make. Takes uv from the PATH, else fetches it into .uv/.
 UV := $(or $(shell command -v uv),$(CURDIR)/.uv/bin/uv)
+FETCHED_UV := $(filter %/.uv/bin/uv,$(UV))
+# For what calls uv in its turn: the service's Makefile, the tests, the benchmark.
+export PATH := $(patsubst %/,%,$(dir $(UV))):$(PATH)
 
 # What is Python before it is rendered.
 CODE := tests benchmarks
@@ -10,24 +13,24 @@ CODE := tests benchmarks
 help: ## What can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(filter %/.uv/bin/uv,$(UV)) ## Generate a service with the defaults into build/ and run it
+demo: $(FETCHED_UV) ## Generate a service with the defaults into build/ and run it
 	$(UV) tool run cookiecutter@2.7.1 --no-input --overwrite-if-exists --output-dir build .
-	PATH="$(patsubst %/,%,$(dir $(UV))):$$PATH" $(MAKE) -C build/architecture_portal dev
+	$(MAKE) -C build/architecture_portal dev
 
-test: $(filter %/.uv/bin/uv,$(UV)) ## Bake services, test them from inside, and run them
-	PATH="$(patsubst %/,%,$(dir $(UV))):$$PATH" $(UV) run pytest
+test: $(FETCHED_UV) ## Bake services, test them from inside, and run them
+	$(UV) run pytest
 
-lint: $(filter %/.uv/bin/uv,$(UV)) ## Check the template's own code; a bake's is checked by the tests
+lint: $(FETCHED_UV) ## Check the template's own code; a bake's is checked by the tests
 	$(UV) run ruff format --check $(CODE)
 	$(UV) run ruff check $(CODE)
 	$(UV) run mypy
 
-format: $(filter %/.uv/bin/uv,$(UV)) ## Format the template's own code
+format: $(FETCHED_UV) ## Format the template's own code
 	$(UV) run ruff format $(CODE)
 	$(UV) run ruff check --fix $(CODE)
 
-benchmark: $(filter %/.uv/bin/uv,$(UV)) ## Measure generation, and the time to the first scheduled task
-	PATH="$(patsubst %/,%,$(dir $(UV))):$$PATH" $(UV) run python benchmarks/first_run.py
+benchmark: $(FETCHED_UV) ## Measure generation, and the time to the first scheduled task
+	$(UV) run python benchmarks/first_run.py
 
 $(CURDIR)/.uv/bin/uv:
 	python3 -m venv .uv

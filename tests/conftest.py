@@ -102,6 +102,12 @@ def unavailable(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
 def listens(url: str) -> bool:
     parts = urlsplit(url)
     try:
@@ -121,8 +127,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     binary = shutil.which("redis-server") or shutil.which("valkey-server")
     if not binary:
         unavailable(f"No Redis at {url}, and no redis-server on the PATH")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(
         [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", ""],
         cwd=tmp_path_factory.mktemp("redis"),

@@ -6,7 +6,6 @@ import os
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import termios
 import threading
@@ -19,7 +18,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from conftest import Project
+from conftest import Project, free_port
 
 SUCCEEDED = "succeeded in"
 SNIPPET = """
@@ -196,12 +195,6 @@ class Live:
             os.kill(pid, signal.SIGKILL)
         for terminal in self.terminals:
             terminal.end()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def add_slow_task(live: Live) -> None:

@@ -218,9 +218,8 @@ def redis_database(url: str) -> tuple[str | None, int, str] | None:
     return host, parts.port or 6379, number
 
 
-if redis_database(CELERY_BROKER_URL) and redis_database(CELERY_BROKER_URL) == redis_database(
-    cache["LOCATION"]
-):
+broker_database = redis_database(CELERY_BROKER_URL)
+if broker_database and broker_database == redis_database(cache["LOCATION"]):
     raise ImproperlyConfigured(
         "CACHE_URL and CELERY_BROKER_URL name the same Redis database: clearing the cache would "
         "delete the queue. Give them different numbers, such as /1 and /0."
