@@ -51,6 +51,7 @@ CELERY_BROKER_URL = env.str(
 CELERY_BEAT_SCHEDULER = env.str(
     "CELERY_BEAT_SCHEDULER", default="django_celery_beat.schedulers:DatabaseScheduler"
 )
+SEED_SCHEDULES_ON_MIGRATE = env.bool("SEED_SCHEDULES_ON_MIGRATE", default=True)
 # A queue of its own: services that share a broker do not take each other's tasks.
 CELERY_TASK_DEFAULT_QUEUE = env.str("CELERY_TASK_DEFAULT_QUEUE", default=PACKAGE)
 

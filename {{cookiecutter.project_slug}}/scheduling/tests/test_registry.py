@@ -1,28 +1,12 @@
 """Finding the apps' schedules.py."""
 
+import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from pytest_django import Settings
+from celery.exceptions import ImproperlyConfigured
 
 from scheduling import registry
-
-
-@pytest.fixture
-def make_app(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings
-) -> Callable[..., None]:
-    """Installs an app of a name with files, given by their names without ".py"."""
-    monkeypatch.syspath_prepend(tmp_path)
-
-    def make(name: str, **files: str) -> None:
-        (tmp_path / name).mkdir()
-        for file, text in {"__init__": "", **files}.items():
-            (tmp_path / name / f"{file}.py").write_text(text)
-        settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, name]
-
-    return make
 
 
 def names() -> list[str]:
@@ -56,6 +40,7 @@ def test_an_app_needs_no_schedules(make_app: Callable[..., None]) -> None:
         ("name_error", "schedules = [nothing]", NameError, "nothing"),
         ("syntax_error", "schedules = [", SyntaxError, "never closed"),
         ("no_list", "schedule = []", AttributeError, "schedules"),
+        ("no_schedule", "schedules = [1]", TypeError, "no_schedule/schedules.py: 1 is no Schedule"),
     ],
 )
 def test_an_error_in_a_schedules_file_is_raised_as_it_is(
@@ -65,3 +50,16 @@ def test_an_error_in_a_schedules_file_is_raised_as_it_is(
 
     with pytest.raises(error, match=message):
         registry.declared()
+
+
+def test_a_solar_event_without_ephem_says_what_to_install(
+    make_app: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ephem", None)
+    code = "from celery.schedules import solar\nwhen = solar('sunset', 52.5, 13.4)"
+    make_app("app_by_the_sun", schedules=code)
+
+    with pytest.raises(ImproperlyConfigured) as raised:
+        registry.declared()
+
+    assert raised.value.__notes__ == ["Install ephem: uv sync --extra solar"]

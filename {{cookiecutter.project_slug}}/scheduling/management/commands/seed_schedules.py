@@ -1,12 +1,39 @@
+from difflib import get_close_matches
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from scheduling import registry, seed
 
 
 class Command(BaseCommand):
-    help = "Add the schedules that the apps' schedules.py declare and the database lacks."
+    help = "Merge the schedules that the apps' schedules.py declare into the database."
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        self.stdout.write(seed.report(seed.seed(registry.declared()), self.style))
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
+        parser.add_argument(
+            "--check", action="store_true", help="as --dry-run; exit 1 if there is anything to do"
+        )
+        parser.add_argument(
+            "--reset", metavar="NAME", help="give one schedule all of code's values, and no other"
+        )
+
+    def handle(
+        self, *args: Any, dry_run: bool, check: bool, reset: str | None, **options: Any
+    ) -> None:
+        declared = registry.declared()
+        names = [schedule.name for schedule in declared]
+        if reset is not None and reset not in names:
+            near = " or ".join(map(repr, get_close_matches(reset, names))) or "one of its names"
+            raise CommandError(
+                f"No schedules.py declares a schedule {reset!r}. Did you mean {near}?",
+                returncode=2,
+            )
+        if dry_run or check:
+            changes = seed.plan(declared, *seed.stored(declared), reset=reset)
+        else:
+            changes = seed.seed(declared, reset=reset)
+        if options["verbosity"]:
+            self.stdout.write(seed.report(changes, self.style))
+        if check and any(change.is_pending for change in changes):
+            raise CommandError("The database is not as code declares: run seed_schedules.")
