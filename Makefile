@@ -8,10 +8,10 @@ export PATH := $(patsubst %/,%,$(dir $(UV))):$(PATH)
 CODE := tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format benchmark
+.PHONY: help demo test lint format benchmark benchmark-seeding
 
 help: ## What can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 demo: $(FETCHED_UV) ## Generate a service with the defaults into build/ and run it
 	$(UV) tool run cookiecutter@2.7.1 --no-input --overwrite-if-exists --output-dir build .
@@ -31,6 +31,9 @@ format: $(FETCHED_UV) ## Format the template's own code
 
 benchmark: $(FETCHED_UV) ## Measure generation, and the time to the first scheduled task
 	$(UV) run python benchmarks/first_run.py
+
+benchmark-seeding: $(FETCHED_UV) ## Measure seeding next to loops, on SQLite and Postgres
+	$(UV) run python benchmarks/seeding.py
 
 $(CURDIR)/.uv/bin/uv:
 	python3 -m venv .uv

@@ -6,7 +6,6 @@ make benchmark, or: uv run python benchmarks/first_run.py
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,36 +15,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
-TEMPLATE = Path(__file__).resolve().parent.parent
+from service import TEMPLATE, clean_environment, free_port, generate, install
+
 OUTPUT = TEMPLATE / "{{cookiecutter.project_slug}}"
 RUNS = 5
 LONGEST_WAIT = 300  # seconds for the first task; then the service is stopped and the run fails
 LONGEST_STOP = 90  # the runner gives running tasks 60
-
-
-def clean_environment() -> dict[str, str]:
-    """A terminal's environment: without what `uv run`, Django or a .env add to it."""
-    ours = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "PYTHONPATH", "MAKEFLAGS", "MFLAGS", "PORT")
-    services = ("DJANGO_", "CELERY_", "EMAIL_", "SECURE_", "CSRF_", "MAKE_")
-    single = ("DEBUG", "SECRET_KEY", "ALLOWED_HOSTS", "DATABASE_URL", "CACHE_URL", "LOG_LEVEL")
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(services) and name not in (*ours, *single)
-    }
-    folders = kept["PATH"].split(os.pathsep)
-    return kept | {"PATH": os.pathsep.join(f for f in folders if f != f"{sys.prefix}/bin")}
-
-
-def generate(template: Path, folder: Path, env: dict[str, str]) -> float:
-    """Seconds that Cookiecutter takes to generate into a folder."""
-    start = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", "cookiecutter", "--no-input", "-o", str(folder), str(template)],
-        env=env,
-        check=True,
-    )
-    return time.perf_counter() - start
 
 
 def generation(tmp: Path) -> tuple[float, float]:
@@ -65,17 +40,10 @@ def generation(tmp: Path) -> tuple[float, float]:
     return median(ours), median(theirs)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 def first_task(tmp: Path) -> float:
     """Seconds from `cookiecutter` until a worker has done a scheduled task."""
     env = clean_environment()
-    generate(TEMPLATE, tmp / "cache", env)  # an environment of its own, to fill the package cache
-    subprocess.run(["make", "install"], cwd=tmp / "cache/architecture_portal", env=env, check=True)
+    install(tmp / "cache")  # an environment of its own, to fill the package cache
 
     start = time.perf_counter()
     generate(TEMPLATE, tmp / "first", env)

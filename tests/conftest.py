@@ -7,7 +7,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -38,6 +38,7 @@ class Project:
     path: Path
     slug: str
     venv: Path
+    env: dict[str, str] = field(default_factory=dict)  # for all that runs in it
 
     def environment(self, **env: str) -> dict[str, str]:
         """This process's environment without what tests put there, in development mode."""
@@ -46,6 +47,7 @@ class Project:
             "DEBUG": "true",
             "PATH": f"{self.venv / 'bin'}:{os.environ['PATH']}",
             "UV_PROJECT_ENVIRONMENT": str(self.venv),
+            **self.env,
             **env,
         }
 

@@ -22,11 +22,13 @@ application/__init__.py application/schedules.py application/tasks.py
 application/tests/__init__.py application/tests/test_schedules.py application/tests/test_tasks.py
 architecture_portal/__init__.py architecture_portal/asgi.py architecture_portal/celery.py
 architecture_portal/settings.py architecture_portal/urls.py architecture_portal/wsgi.py
-scheduling/__init__.py scheduling/apps.py scheduling/broker.py scheduling/registry.py
-scheduling/schedule.py scheduling/seed.py
+scheduling/__init__.py scheduling/apps.py scheduling/broker.py scheduling/checks.py
+scheduling/models.py scheduling/registry.py scheduling/schedule.py scheduling/seed.py
 scheduling/management/__init__.py scheduling/management/commands/__init__.py
 scheduling/management/commands/dev.py scheduling/management/commands/seed_schedules.py
-scheduling/tests/__init__.py scheduling/tests/test_broker.py scheduling/tests/test_registry.py
+scheduling/migrations/__init__.py scheduling/migrations/0001_initial.py
+scheduling/tests/__init__.py scheduling/tests/conftest.py scheduling/tests/test_broker.py
+scheduling/tests/test_checks.py scheduling/tests/test_registry.py
 scheduling/tests/test_schedule.py scheduling/tests/test_seed.py scheduling/tests/test_settings.py
 """.split()
 
@@ -133,7 +135,7 @@ def test_without_the_hook_too_answers_neither_run_nor_break(tmp_path: Path) -> N
     for file in (tmp_path / "hostile").rglob("*.py"):
         tree = ast.parse(file.read_text())
         assert not any(
-            isinstance(node, ast.Name) and node.id == "print" for node in ast.walk(tree)
+            isinstance(node, ast.Constant) and node.value == "PWNED" for node in ast.walk(tree)
         ), file
     tomllib.loads((tmp_path / "hostile/pyproject.toml").read_text())
 

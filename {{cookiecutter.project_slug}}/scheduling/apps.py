@@ -1,4 +1,3 @@
-import sys
 from typing import Any
 
 from django.apps import AppConfig
@@ -32,4 +31,4 @@ def seed_after_migrate(verbosity: int, using: str, **kwargs: Any) -> None:
         return
     changes = seed.seed(registry.declared())
     if verbosity and any(change.lines for change in changes):
-        kwargs.get("stdout", sys.stdout).write(seed.report(changes, color_style()) + "\n")
+        kwargs["stdout"].write(seed.report(changes, color_style()) + "\n")
