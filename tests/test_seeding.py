@@ -66,7 +66,11 @@ def tell(process: "subprocess.Popen[str]", version: int) -> None:
 
 def answer(process: "subprocess.Popen[str]") -> list[str]:
     assert process.stdout
-    return [line.strip() for line in iter(process.stdout.readline, "end\n") if line]
+    lines: list[str] = []
+    while (line := process.stdout.readline()) != "end\n":
+        assert line, f"ended after {lines}"
+        lines.append(line.strip())
+    return lines
 
 
 def tables(service: Project) -> str:

@@ -1,4 +1,9 @@
+from typing import Any
+
 from django.db import models
+from django.db.models import Case, F, When
+from django.db.models.signals import post_save, pre_save
+from django.dispatch import receiver
 from django_celery_beat.models import PeriodicTask
 
 
@@ -14,3 +19,31 @@ class Declaration(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+TIME_COLUMNS = ("interval_id", "crontab_id", "solar_id", "clocked_id", "start_time")
+
+
+@receiver(pre_save, sender=PeriodicTask)
+def keep_run_times(
+    instance: PeriodicTask, raw: bool, update_fields: Any = None, **kwargs: Any
+) -> None:
+    """Saving a row that was read a while ago does not undo what beat has written since.
+
+    A row that is enabled, or has another time, counts from now on: its last run is forgotten, as
+    django-celery-beat forgets that of a disabled one.
+    """
+    if raw or update_fields or instance._state.adding or instance.no_changes:
+        return  # the last is how django-celery-beat's own scheduler saves run times
+    instance._run_times = instance.last_run_at, instance.total_run_count
+    instance.total_run_count = F("total_run_count")
+    if instance.enabled:
+        same_time = {column: getattr(instance, column) for column in TIME_COLUMNS}
+        instance.last_run_at = Case(When(enabled=True, **same_time, then=F("last_run_at")))
+
+
+@receiver(post_save, sender=PeriodicTask)
+def put_run_times_back(instance: PeriodicTask, **kwargs: Any) -> None:
+    """The instance has values again, as it was read, in place of expressions."""
+    if run_times := instance.__dict__.pop("_run_times", None):
+        instance.last_run_at, instance.total_run_count = run_times

@@ -49,8 +49,11 @@ CELERY_BROKER_URL = env.str(
     "CELERY_BROKER_URL", default="" if DEBUG else REQUIRED, validate=not_empty
 )
 CELERY_BEAT_SCHEDULER = env.str(
-    "CELERY_BEAT_SCHEDULER", default="django_celery_beat.schedulers:DatabaseScheduler"
+    "CELERY_BEAT_SCHEDULER", default="scheduling.scheduler:DatabaseScheduler"
 )
+# Seconds; a run that was missed for longer, as beat was away or paused, is skipped with a warning.
+CELERY_BEAT_CRON_STARTING_DEADLINE = env.int("CELERY_BEAT_CRON_STARTING_DEADLINE", default=3600)
+LATE_AFTER = env.int("LATE_AFTER", default=60)  # seconds; a run that starts later is logged
 SEED_SCHEDULES_ON_MIGRATE = env.bool("SEED_SCHEDULES_ON_MIGRATE", default=True)
 # A queue of its own: services that share a broker do not take each other's tasks.
 CELERY_TASK_DEFAULT_QUEUE = env.str("CELERY_TASK_DEFAULT_QUEUE", default=PACKAGE)
@@ -184,7 +187,8 @@ CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 30  # seconds for running tasks at a cold 
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
 CELERY_WORKER_REDIRECT_STDOUTS_LEVEL = "INFO"  # a printed mail is no warning
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True  # wait for the broker instead of ending
-CELERY_BEAT_CRON_STARTING_DEADLINE = 3600  # seconds; a crontab missed for longer is not made up
+CELERY_BEAT_ENABLE_REMOTE_CONTROL = True  # celery inspect ping -d celerybeat@HOST: does it tick?
+CELERY_DB_REUSE_MAX = 2**31  # celery.py decides when a worker's database connection is replaced
 
 BROKER_SCHEME = urlsplit(CELERY_BROKER_URL).scheme
 if BROKER_SCHEME.startswith(("redis", "embedded")):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from celery import current_app
+from celery.fixups.django import DjangoFixup
 from django.conf import settings
 
 from application.tasks import send_email_task
@@ -24,6 +25,7 @@ PRODUCTION = {
     "CELERY_BROKER_URL": "redis://127.0.0.1:6379/0",
 }
 
+STOCK_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -67,6 +69,10 @@ def value(run: Run, code: str, **environment: str) -> Any:
         ("result_serializer", "json"),
         ("worker_prefetch_multiplier", 1),
         ("broker_connection_retry_on_startup", True),
+        ("beat_enable_remote_control", True),
+        ("beat_cron_starting_deadline", 3600),
+        ("worker_soft_shutdown_timeout", 30),
+        ("worker_cancel_long_running_tasks_on_connection_loss", True),
         ("task_always_eager", False),
         ("task_ignore_result", True),
         ("enable_utc", True),
@@ -108,12 +114,25 @@ limits = [app.conf.task_soft_time_limit, app.conf.task_time_limit]
     assert options["socket_timeout"] > options["health_check_interval"]
 
 
-def test_beat_reads_its_schedules_from_the_database(run: Run) -> None:
-    scheduler = value(
-        run, "from celery import current_app\ncurrent_app.conf.beat_scheduler", DEBUG="true"
-    )
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "scheduling.scheduler:DatabaseScheduler"),
+        *[({"CELERY_BEAT_SCHEDULER": name}, name) for name in (STOCK_SCHEDULER, "celery:other")],
+    ],
+)
+def test_beats_scheduler_is_a_variable_away(
+    run: Run, environment: dict[str, str], expected: str
+) -> None:
+    code = "from celery import current_app\ncurrent_app.conf.beat_scheduler"
 
-    assert scheduler == "django_celery_beat.schedulers:DatabaseScheduler"
+    assert value(run, code, DEBUG="true", **environment) == expected
+
+
+def test_workers_keep_their_database_connection() -> None:
+    fixup: Any = DjangoFixup(current_app).worker_fixup
+
+    assert fixup.db_reuse_max == settings.CELERY_DB_REUSE_MAX  # this name is read past Celery's own
 
 
 def test_production_says_all_that_is_missing_at_once(run: Run) -> None:

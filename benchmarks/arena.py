@@ -1,0 +1,358 @@
+"""Beat under faults: a service with a Redis and a Postgres of its own, which are stopped and killed.
+
+Shared by benchmarks/faults.py and tests/test_beat.py. A scenario takes an arena and returns what
+it counted.
+"""
+
+import glob
+import json
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+
+import redis
+
+from service import clean_environment, free_port
+
+STOCK = "django_celery_beat.schedulers:DatabaseScheduler"
+OURS = "scheduling.scheduler:DatabaseScheduler"
+QUEUE = "arena"
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
+        time.sleep(0.05)
+
+
+class RedisServer:
+    """A Redis that keeps its data over a restart."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        folder.mkdir()
+
+    def start(self) -> None:
+        binary = shutil.which("redis-server") or shutil.which("valkey-server") or "redis-server"
+        self.process = subprocess.Popen(
+            [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+            + ["--save", "", "--appendonly", "yes"],
+            stdout=subprocess.DEVNULL,
+        )
+        wait_for(self.answers, "Redis")
+
+    def client(self) -> "redis.Redis":
+        return redis.Redis(port=self.port)
+
+    def answers(self) -> bool:
+        with suppress(redis.RedisError), self.client() as client:
+            return bool(client.ping())
+        return False
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+class PostgresServer:
+    """A Postgres, run by the user postgres if this is root, whom it refuses."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        folder.mkdir()
+        programs = (
+            shutil.which("initdb") or sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))[-1]
+        )
+        self.programs = Path(programs).parent
+        self.run_as = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+        if self.run_as:
+            shutil.chown(folder, "postgres")
+            folder.chmod(0o700)
+        self.run("initdb", "-D", f"{folder}/data", "-U", "postgres", "-A", "trust", "--no-sync")
+
+    def run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [*self.run_as, str(self.programs / program), *arguments],
+            cwd="/",
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def start(self) -> None:
+        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1"
+        data = str(self.folder / "data")
+        self.run("pg_ctl", "-D", data, "-o", options, "-l", f"{self.folder}/log", "-w", "start")
+
+    def stop(self) -> None:
+        self.run("pg_ctl", "-D", str(self.folder / "data"), "-m", "fast", "-w", "stop")
+
+
+@dataclass
+class Message:
+    name: str
+    arrived: float
+    due: float | None  # a timestamp; stock beat's messages do not say when they were due
+
+
+class Arena:
+    """A migrated service with its servers, the beats that run in it, and what they have sent."""
+
+    def __init__(self, service: Path, venv: Path, folder: Path, scheduler: str) -> None:
+        self.service, self.venv = service, venv
+        self.redis, self.postgres = RedisServer(folder / "redis"), PostgresServer(folder / "sql")
+        self.env = clean_environment() | {
+            "DEBUG": "true",
+            "DATABASE_URL": f"postgres://postgres@127.0.0.1:{self.postgres.port}/postgres",
+            "CELERY_BROKER_URL": f"redis://127.0.0.1:{self.redis.port}/0",
+            "CELERY_BEAT_SCHEDULER": scheduler,
+            "CELERY_TASK_DEFAULT_QUEUE": QUEUE,
+            "SEED_SCHEDULES_ON_MIGRATE": "false",
+        }
+        self.log = (folder / "beat.log").open("wb")
+        self.messages: list[Message] = []
+        self.beats: list[subprocess.Popen[bytes]] = []
+        self.is_over = threading.Event()
+        self.sink = threading.Thread(target=self.take_messages)
+
+    def start(self) -> None:
+        self.redis.start()
+        self.postgres.start()
+        self.manage("migrate", "-v", "0")
+        self.sink.start()
+
+    def end(self) -> None:
+        self.is_over.set()
+        for beat in self.beats:
+            beat.kill()
+            beat.wait()
+        if self.sink.is_alive():
+            self.sink.join()
+        for server in (self.redis, self.postgres):
+            with suppress(Exception):  # a scenario may have stopped it
+                server.stop()
+        self.log.close()
+
+    def manage(self, *arguments: str) -> str:
+        return subprocess.run(
+            [self.venv / "bin/python", "manage.py", *arguments],
+            cwd=self.service,
+            env=self.env,
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout
+
+    def make(self, code: str) -> None:
+        """Rows, by code that has ``every(seconds)``, ``task(name, **columns)`` and Django's now."""
+        self.manage("shell", "-v", "0", "-c", MAKE + code)
+
+    def start_beat(self) -> "subprocess.Popen[bytes]":
+        beat = subprocess.Popen(
+            [str(self.venv / "bin/celery"), "-A", "architecture_portal", "beat"]
+            + ["--loglevel=info", "--pidfile="],
+            cwd=self.service,
+            env=self.env,
+            stdout=self.log,
+            stderr=self.log,
+        )
+        self.beats.append(beat)
+        return beat
+
+    def take_messages(self) -> None:
+        """A worker's place: takes what beats send, as it comes."""
+        while not self.is_over.is_set():
+            with suppress(redis.RedisError), self.redis.client() as client:
+                while not self.is_over.is_set():
+                    if taken := client.blpop([QUEUE], timeout=1):
+                        headers = json.loads(taken[1])["headers"]
+                        due = headers.get("scheduled_for")
+                        self.messages.append(
+                            Message(
+                                headers["periodic_task_name"],
+                                time.time(),
+                                due and datetime.fromisoformat(due).timestamp(),
+                            )
+                        )
+            self.is_over.wait(0.1)
+
+    def wait_for_message(self, count: int = 1, since: int = 0) -> None:
+        try:
+            wait_for(lambda: len(self.messages) >= since + count, f"{count} messages")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{Path(self.log.name).read_text()[-2000:]}") from None
+
+    def by_name(self) -> dict[str, list[float]]:
+        found = defaultdict(list)
+        for message in self.messages:
+            found[message.name].append(message.arrived)
+        return found
+
+    def doubles(self, apart: float) -> int:
+        """Messages of a schedule that came less than so many seconds after the one before."""
+        times = self.by_name().values()
+        return sum(b - a < apart for arrived in times for a, b in pairwise(arrived))
+
+    def longest_gap(self) -> float:
+        times = self.by_name().values()
+        return max((b - a for arrived in times for a, b in pairwise(arrived)), default=0)
+
+
+MAKE = """
+from datetime import datetime, timedelta
+from django.utils.timezone import now
+from django_celery_beat.models import *
+def every(seconds):
+    return IntervalSchedule.objects.get_or_create(every=seconds, period="seconds")[0]
+def task(name, **columns):
+    PeriodicTask.objects.create(name=name, task="some.task", **columns)
+"""
+
+
+@contextmanager
+def arena(service: Path, venv: Path, folder: Path, scheduler: str) -> Iterator[Arena]:
+    made = Arena(service, venv, folder, scheduler)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.end()
+
+
+def rows_saved_all_the_time(arena: Arena, seconds: float = 25) -> dict[str, float]:
+    """20 two-second schedules, and one of the rows saved five times a second."""
+    arena.make("for n in range(20): task(f'Every {n}', interval=every(2))")
+    arena.start_beat()
+    arena.wait_for_message()
+    arena.make(
+        f"import time\nend = time.monotonic() + {seconds}\n"
+        "while time.monotonic() < end:\n"
+        "    row = PeriodicTask.objects.order_by('?')[0]\n"
+        "    row.save()\n"
+        "    time.sleep(0.2)"
+    )
+    return {
+        "sent": len(arena.messages),
+        "doubled": arena.doubles(apart=1),
+        "longest gap, s": arena.longest_gap(),
+    }
+
+
+def beats_killed_in_turn(arena: Arena, count: int, seconds: float = 60) -> dict[str, float]:
+    """20 two-second schedules, several beats, one of them killed -9 every ten seconds."""
+    arena.make("for n in range(20): task(f'Every {n}', interval=every(2))")
+    for _ in range(count):
+        arena.start_beat()
+    arena.wait_for_message(20)
+    end, kills = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        time.sleep(min(10, max(0, end - time.monotonic())))
+        victim = arena.beats.pop(0)
+        victim.kill()
+        victim.wait()
+        arena.start_beat()
+        kills += 1
+    return {
+        "sent": len(arena.messages),
+        "killed": kills,
+        "doubled": arena.doubles(apart=1),
+        "longest gap, s": arena.longest_gap(),
+    }
+
+
+def killed_after_a_dispatch(arena: Arena) -> dict[str, float]:
+    """10 hourly schedules and 10 that run once are due; beat is killed -9 when it has sent them."""
+    arena.make(
+        "for n in range(10):\n"
+        "    task(f'Hourly {n}', interval=every(3600))\n"
+        "    time = ClockedSchedule.objects.create(clocked_time=now() + timedelta(seconds=8))\n"
+        "    task(f'Once {n}', clocked=time, one_off=True)\n"
+        "soon = now() - timedelta(seconds=3592)\n"
+        "PeriodicTask.objects.filter(interval__isnull=False).update(last_run_at=soon)"
+    )
+    arena.start_beat()
+    arena.wait_for_message(20)
+    beat = arena.beats.pop()
+    beat.kill()
+    beat.wait()
+    arena.start_beat()
+    time.sleep(12)  # long enough for stock beat, which starts in 4 s and sends at once
+    return {"sent": len(arena.messages), "repeated": len(arena.messages) - 20}
+
+
+def redis_away(arena: Arena, seconds: float = 20) -> dict[str, float]:
+    """10 that run once and 10 crontabs fall due, a second apart, while Redis is stopped."""
+    arena.make(
+        "start = now() + timedelta(seconds=15)\n"
+        "minute, _ = CrontabSchedule.objects.get_or_create(timezone='UTC')\n"
+        "for n in range(10):\n"
+        "    time = ClockedSchedule.objects.create(clocked_time=start + timedelta(seconds=n))\n"
+        "    task(f'Once {n}', clocked=time, one_off=True)\n"
+        "    task(f'Minutely {n}', crontab=minute)\n"
+        "task('Every second', interval=every(1))"
+    )
+    arena.start_beat()
+    arena.wait_for_message(3)
+    stopped, before = time.time(), len(arena.messages)
+    arena.redis.stop()
+    time.sleep(max(seconds, 60 - stopped % 60 + 2))  # a full minute passes
+    arena.redis.start()
+    time.sleep(12)
+    late = [m for m in arena.messages[before:] if m.due and m.due < time.time() - 12]
+    sent = {name: len(times) for name, times in arena.by_name().items()}
+    once = [f"Once {n}" for n in range(10)]
+    minutely = [f"Minutely {n}" for n in range(10)]
+    return {
+        "due": 20,
+        "lost": sum(sent.get(name, 0) == 0 for name in once + minutely),
+        "doubled": sum(sent.get(name, 0) > 1 for name in once) + arena.doubles(apart=0.3),
+        "out of order": sum(a.due > b.due for a, b in pairwise(late) if a.due and b.due),
+    }
+
+
+def postgres_away(arena: Arena, seconds: float = 40) -> dict[str, float]:
+    """Postgres is restarted, then away across a reload, with 20 five-second schedules."""
+    arena.make("for n in range(20): task(f'Every {n}', interval=every(5))")
+    beat = arena.start_beat()
+    arena.wait_for_message(20)
+    arena.postgres.stop()
+    arena.postgres.start()
+    arena.wait_for_message(20, since=len(arena.messages))
+    arena.make("PeriodicTasks.update_changed()")
+    arena.postgres.stop()
+    time.sleep(seconds)
+    before = len(arena.messages)
+    arena.postgres.start()
+    with suppress(AssertionError):
+        wait_for(lambda: len(arena.messages) >= before + 40, "runs after the outage", 30)
+    return {
+        "beat lives": float(beat.poll() is None),
+        "schedules sent after": len({m.name for m in arena.messages[before:]}),
+        "doubled": arena.doubles(apart=2.5),
+    }
+
+
+def sigterm_in_a_burst(arena: Arena) -> dict[str, float]:
+    """2,000 runs are due at once; beat is ended while it sends them, and started again."""
+    arena.make(
+        "PeriodicTask.objects.bulk_create(PeriodicTask(name=f'Hourly {n}', task='some.task', "
+        "interval=every(3600), last_run_at=now() - timedelta(seconds=3600)) for n in range(2000))"
+    )
+    for _ in range(3):
+        beat, before = arena.start_beat(), len(arena.messages)
+        arena.wait_for_message(100, since=before)
+        beat.terminate()
+        beat.wait()
+    arena.start_beat()
+    wait_for(lambda: len(arena.by_name()) == 2000, "all runs")
+    time.sleep(3)
+    return {"sent": len(arena.messages), "doubled": len(arena.messages) - 2000}

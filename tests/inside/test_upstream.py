@@ -1,0 +1,46 @@
+"""What scheduling/scheduler.py overrides of Celery and django-celery-beat, and relies on.
+
+A release that changes one of these may need a change there: read its new text, and if the scheduler
+still fits it, put the digest that the test names here.
+"""
+
+import ast
+import hashlib
+import inspect
+from textwrap import dedent
+from typing import Any
+
+import celery
+import django_celery_beat
+import pytest
+from celery import beat as celery_beat
+from django_celery_beat import schedulers
+from django_celery_beat.models import PeriodicTask
+
+RELIED_ON = {
+    celery_beat.Scheduler.__init__: "",
+    celery_beat.Scheduler.apply_entry: "",
+    celery_beat.Scheduler.apply_async: "",
+    celery_beat.Scheduler.close: "",
+    celery_beat.Scheduler._ensure_connected: "",
+    celery_beat.Service.start: "",
+    schedulers.ModelEntry.__init__: "",
+    schedulers.ModelEntry.from_entry.__func__: "",
+    schedulers.DatabaseScheduler.__init__: "",
+    schedulers.DatabaseScheduler.install_default_entries: "",
+    schedulers.DatabaseScheduler.update_from_dict: "",
+    PeriodicTask.save: "",
+}
+
+
+@pytest.mark.parametrize("function", RELIED_ON, ids=lambda function: str(function.__qualname__))
+def test_what_is_overridden_is_as_it_was(function: Any) -> None:
+    code = ast.unparse(ast.parse(dedent(inspect.getsource(function))))  # without its comments
+    digest = hashlib.sha256(code.encode()).hexdigest()[:12]
+
+    assert digest == RELIED_ON[function], (
+        f"{function.__qualname__} is another in Celery {celery.__version__} or django-celery-beat "
+        f"{django_celery_beat.__version__}: see whether scheduling/scheduler.py still fits it"
+    )
+
+

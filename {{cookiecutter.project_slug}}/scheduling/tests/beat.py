@@ -1,0 +1,60 @@
+"""A beat in the tests' own process and time, on a broker in memory."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from celery import current_app
+from django.utils import timezone
+from kombu import Connection
+from kombu.exceptions import OperationalError
+from kombu.utils.objects import cached_property
+
+from scheduling.scheduler import DatabaseScheduler, Waiting
+
+
+@dataclass(frozen=True)
+class Sent:
+    name: str
+    due: datetime
+    at: datetime
+
+
+class Beat(DatabaseScheduler):
+    """Sends for real, and keeps what it has sent. Its broker and its commits may be made to fail."""
+
+    def __init__(self, sent: list[Sent] | None = None) -> None:
+        self.sent: list[Sent] = [] if sent is None else sent
+        self.broker_is_away = False
+        self.before_commit: Callable[[], None] = lambda: None
+        super().__init__(current_app)
+
+    @cached_property
+    def connection(self) -> Connection:
+        return Connection("memory://")
+
+    def apply_async(self, entry: Any, **kwargs: Any) -> Any:
+        result = super().apply_async(entry, **kwargs)
+        due = datetime.fromisoformat(entry.options["headers"]["scheduled_for"])
+        self.sent.append(Sent(entry.name, due, timezone.now()))
+        return result
+
+    def send_task(self, *args: Any, **kwargs: Any) -> Any:
+        if self.broker_is_away:
+            raise OperationalError("The broker is away.")
+        return super().send_task(*args, **kwargs)
+
+    def _mark(self, sent: list[Waiting]) -> None:
+        super()._mark(sent)
+        self.before_commit()
+
+    def run(self) -> float:
+        """Look for changes and do all that is due; returns the pause that it asks for."""
+        self.next_look = 0.0
+        pause = self.tick()
+        while (self.reload or self.heap and self.heap[0][0] <= timezone.now().timestamp()) and (
+            not self.failures
+        ):
+            pause = self.tick()
+        return pause
