@@ -19,6 +19,7 @@ from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
+import psycopg
 import redis
 
 from service import clean_environment, free_port
@@ -64,16 +65,20 @@ class RedisServer:
         self.process.wait()
 
 
+def postgres_programs() -> Path | None:
+    """Where initdb and pg_ctl are: Debian keeps them off the PATH."""
+    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))
+    initdb = shutil.which("initdb") or (found[-1] if found else None)
+    return Path(initdb).parent if initdb else None
+
+
 class PostgresServer:
     """A Postgres, run by the user postgres if this is root, whom it refuses."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
         folder.mkdir()
-        programs = (
-            shutil.which("initdb") or sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))[-1]
-        )
-        self.programs = Path(programs).parent
+        self.programs = postgres_programs() or Path()
         self.run_as = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
         if self.run_as:
             shutil.chown(folder, "postgres")
@@ -130,11 +135,24 @@ class Arena:
         self.manage("migrate", "-v", "0")
         self.sink.start()
 
-    def end(self) -> None:
-        self.is_over.set()
-        for beat in self.beats:
+    def clear(self) -> None:
+        """As it was after the start: no beat, no row, no message."""
+        self.end_beats()
+        with psycopg.connect(self.env["DATABASE_URL"], autocommit=True) as connection:
+            connection.execute("TRUNCATE django_celery_beat_periodictask CASCADE")
+        with self.redis.client() as client:
+            client.flushdb()
+        self.messages.clear()
+
+    def end_beats(self) -> None:
+        while self.beats:
+            beat = self.beats.pop()
             beat.kill()
             beat.wait()
+
+    def end(self) -> None:
+        self.is_over.set()
+        self.end_beats()
         if self.sink.is_alive():
             self.sink.join()
         for server in (self.redis, self.postgres):
@@ -143,12 +161,16 @@ class Arena:
         self.log.close()
 
     def manage(self, *arguments: str) -> str:
+        return self.python("manage.py", *arguments)
+
+    def python(self, *arguments: str) -> str:
         return subprocess.run(
-            [self.venv / "bin/python", "manage.py", *arguments],
+            [self.venv / "bin/python", *arguments],
             cwd=self.service,
             env=self.env,
             check=True,
             stdout=subprocess.PIPE,
+            stderr=self.log,
             text=True,
         ).stdout
 
@@ -178,12 +200,18 @@ class Arena:
                         due = headers.get("scheduled_for")
                         self.messages.append(
                             Message(
-                                headers["periodic_task_name"],
+                                headers.get("periodic_task_name", ""),
                                 time.time(),
                                 due and datetime.fromisoformat(due).timestamp(),
                             )
                         )
             self.is_over.wait(0.1)
+
+    def connections(self) -> int:
+        """How many connections Postgres has had since it started."""
+        with psycopg.connect(self.env["DATABASE_URL"]) as connection:
+            row = connection.execute("SELECT sum(sessions) FROM pg_stat_database").fetchone()
+        return int(row[0]) if row else 0
 
     def wait_for_message(self, count: int = 1, since: int = 0) -> None:
         try:

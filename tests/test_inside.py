@@ -1,12 +1,13 @@
 """Every bake is clean by its own tools from the first minute, whatever it is called."""
 
 import secrets
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from conftest import Project
+from conftest import TEMPLATE, Project
 
 ANSWERS: dict[str, dict[str, str]] = {
     "default": {},
@@ -62,5 +63,21 @@ def test_a_bakes_own_tests_pass_on_sqlite(project: Project) -> None:
     project.run("python", "-m", "pytest", "-q")
 
 
-def test_a_bakes_own_tests_pass_on_postgres(project: Project, postgres_url: str) -> None:
-    project.run("python", "-m", "pytest", "-q", env={"DATABASE_URL": postgres_url})
+def test_a_bakes_own_tests_pass_on_postgres(service: Project, postgres_url: str) -> None:
+    service.run("python", "-m", "pytest", "-q", env={"DATABASE_URL": postgres_url})
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+@pytest.mark.parametrize("name", ["test_merge.py", "test_fuzz.py", "test_upstream.py"])
+def test_the_service_stands_what_the_template_does_to_it(
+    service: Project, request: pytest.FixtureRequest, name: str, database: str
+) -> None:
+    """tests/inside: random histories, and the libraries' own text."""
+    shutil.copy(TEMPLATE / "tests/inside" / name, service.path / "scheduling/tests")
+    env = {} if database == "sqlite" else {"DATABASE_URL": request.getfixturevalue("postgres_url")}
+
+    service.run(
+        *"uv run --quiet --all-extras --with hypothesis".split(),
+        *f"python -m pytest -q scheduling/tests/{name}".split(),
+        env=env,
+    )

@@ -1,6 +1,5 @@
-"""Seeding against real databases: whatever happens, at the same moment, and killed mid-way."""
+"""Seeding against real databases: two at the same moment, and one killed mid-way."""
 
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -8,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from conftest import TEMPLATE, Project
+from conftest import Project
 
 SEEDER = """
 import sys
@@ -75,15 +74,6 @@ def answer(process: "subprocess.Popen[str]") -> list[str]:
 
 def tables(service: Project) -> str:
     return service.run("python", "manage.py", "dumpdata", "django_celery_beat", "scheduling").stdout
-
-
-def test_the_designs_table_holds_whatever_happens(migrated: Project) -> None:
-    shutil.copy(TEMPLATE / "tests/inside/test_merge.py", migrated.path / "scheduling/tests")
-
-    migrated.run(
-        *"uv run --quiet --all-extras --with hypothesis".split(),
-        *"python -m pytest -q scheduling/tests/test_merge.py".split(),
-    )
 
 
 def test_two_seedings_at_the_same_moment_apply_one_plan(migrated: Project) -> None:

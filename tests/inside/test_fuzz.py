@@ -22,7 +22,6 @@ from django_celery_beat.models import (
     PeriodicTask,
     PeriodicTasks,
 )
-
 from scheduling.tests.beat import Beat, Sent
 
 START = datetime(2026, 6, 1, 12, 0, 0, 123_456, tzinfo=UTC)
@@ -67,12 +66,16 @@ class World:
     # What may happen
 
     def time_passes(self) -> None:
-        self.clock.shift(timedelta(seconds=self.random.choice([0.3, 0.3, 1, 1, 1, 2, 2, 5, 5, 30, 30, 300, 4000])))
+        self.clock.shift(
+            timedelta(
+                seconds=self.random.choice([0.3, 0.3, 1, 1, 1, 2, 2, 5, 5, 30, 30, 300, 4000])
+            )
+        )
 
     def beat_ticks(self) -> None:
         beat = self.random.choice(self.beats)
         if self.random.random() < 0.5:
-            beat.next_look = 0
+            beat.heap.next_look = 0
         self.tick(beat)
 
     def tick(self, beat: Beat) -> None:
@@ -133,7 +136,7 @@ class World:
         for _ in range(3):
             for beat in self.beats:
                 beat.broker_is_away, beat.before_commit = False, nothing
-                beat.next_look = 0
+                beat.heap.next_look = 0
                 while beat.tick() == 0:
                     pass
             self.clock.shift(timedelta(seconds=0.2))

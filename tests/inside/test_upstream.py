@@ -18,18 +18,18 @@ from django_celery_beat import schedulers
 from django_celery_beat.models import PeriodicTask
 
 RELIED_ON = {
-    celery_beat.Scheduler.__init__: "",
-    celery_beat.Scheduler.apply_entry: "",
-    celery_beat.Scheduler.apply_async: "",
-    celery_beat.Scheduler.close: "",
-    celery_beat.Scheduler._ensure_connected: "",
-    celery_beat.Service.start: "",
-    schedulers.ModelEntry.__init__: "",
-    schedulers.ModelEntry.from_entry.__func__: "",
-    schedulers.DatabaseScheduler.__init__: "",
-    schedulers.DatabaseScheduler.install_default_entries: "",
-    schedulers.DatabaseScheduler.update_from_dict: "",
-    PeriodicTask.save: "",
+    celery_beat.Scheduler.__init__: "8ee14a22ba6a",
+    celery_beat.Scheduler.apply_entry: "fb4620a574a3",
+    celery_beat.Scheduler.apply_async: "73672c460d1d",
+    celery_beat.Scheduler.close: "3cdd8491a195",
+    celery_beat.Scheduler._ensure_connected: "2dbf6e9c2f6b",
+    celery_beat.Service.start: "9bf75f5de50d",
+    schedulers.ModelEntry.__init__: "59cbd0208075",
+    schedulers.ModelEntry.from_entry.__func__: "1744a6c7ac18",
+    schedulers.DatabaseScheduler.__init__: "1ca8ffc02263",
+    schedulers.DatabaseScheduler.install_default_entries: "9e44b47f9d37",
+    schedulers.DatabaseScheduler.update_from_dict: "5f5571eed7f5",
+    PeriodicTask.save: "dd6fa4b8ebee",
 }
 
 
@@ -42,5 +42,3 @@ def test_what_is_overridden_is_as_it_was(function: Any) -> None:
         f"{function.__qualname__} is another in Celery {celery.__version__} or django-celery-beat "
         f"{django_celery_beat.__version__}: see whether scheduling/scheduler.py still fits it"
     )
-
-

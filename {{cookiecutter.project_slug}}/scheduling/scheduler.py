@@ -7,47 +7,30 @@ unless a beat dies between publishing and commit, and then at most a batch; what
 published was never marked, and is tried again; and ``last_run_at`` is always true.
 """
 
-import gc
-import heapq
 import json
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from operator import attrgetter
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 from celery import current_app
 from celery.utils.log import get_logger
-from django.db import DatabaseError, InterfaceError, close_old_connections, connection, transaction
+from django.db import DatabaseError, InterfaceError, connection, transaction
 from django.db.models import Case, F, Q, When
 from django.utils import timezone
 from django_celery_beat import schedulers
 from kombu.exceptions import OperationalError
 
-from scheduling.due import (
-    EPOCH,
-    TIMINGS,
-    Timing,
-    catch_up,
-    first_due,
-    next_due,
-    read_timings,
-    schedule_of,
-)
+from scheduling.due import next_due, schedule_of
+from scheduling.heap import LOOK_EVERY, Heap, Waiting, runs_of, when_of
 
 BATCH = 100  # runs claimed at once: what a beat that dies may double, at most
-CHUNK = 5_000  # rows read at once on a reload, between two batches
-LOOK_EVERY = 1.0  # seconds between two looks for changes
 BUSY = timedelta(milliseconds=100)  # until a row that somebody else has locked is tried again
 RETRY = timedelta(minutes=1)  # until a run that was refused by Celery, not by the broker, is
 LONGEST_PAUSE = 5.0  # seconds between two tries while the broker or the database is away
-WHEN = [*(f"{name}_id" for name in TIMINGS), "start_time", "expires"]
-RUNS = ["last_run_at", "total_run_count"]  # what a claim changes, and nobody else does
-when_of, runs_of = attrgetter(*WHEN), attrgetter(*RUNS)
 
 logger = get_logger(__name__)
 
@@ -76,22 +59,6 @@ class Entry(schedulers.ModelEntry):  # type: ignore[misc]  # it has no types
         self.failure: Exception | None = None
 
 
-@dataclass(slots=True)
-class Waiting:
-    """An enabled row as this beat read it, and when it is due."""
-
-    pk: int
-    name: str
-    timing: Timing
-    start_time: datetime | None
-    expires: datetime | None
-    last_run_at: datetime | None
-    total_run_count: int  # a pause forgets the last run, but not that there was one
-    due: datetime
-    at: float = 0  # when it is tried: a timestamp, its place in the heap; 0 when taken out
-    sent_at: datetime | None = None  # and not yet marked, as the database went away
-
-
 class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]
     """Sends each due run of the enabled rows once.
 
@@ -102,17 +69,10 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]
     schedule: dict[str, Any] = {}  # entries stay in the database; Celery wants a place for its own
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.waiting: dict[int, Waiting] = {}
-        self.heap: list[tuple[float, int]] = []
-        self.timings: dict[tuple[str, int], Timing] = {}
-        self.complaints: dict[int, str] = {}  # of bad rows, so that each is made once
-        self.reload: Iterator[None] | None = None
-        self.last_change: datetime | None = None  # that was read
-        self.known_at: datetime | None = None  # when all was known; None before the first time
-        self.next_look = 0.0
         self.failures = 0  # of the broker or the database, in a row
+        self.is_prepared = False
         super().__init__(*args, **kwargs)
-        self.deadline: float | None = self.app.conf.beat_cron_starting_deadline  # a slow look-up
+        self.heap = Heap(self.app.conf.beat_cron_starting_deadline)
 
     def setup_schedule(self) -> None:
         """Nothing yet: the first tick reads the database, so that beat may start before migrate."""
@@ -126,8 +86,11 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]
         While the broker or the database is away it tries again, after longer and longer pauses.
         """
         try:
-            self._look()
-            self._claim(self._take_due())
+            self.is_prepared = self.is_prepared or self._prepare()
+            if not self.is_prepared:
+                return LOOK_EVERY
+            self.heap.look()
+            self._claim(self.heap.take(BATCH))
         except (DatabaseError, InterfaceError, OperationalError) as error:
             self.failures += 1
             pause: float = min(0.125 * 2**self.failures, LONGEST_PAUSE)
@@ -135,31 +98,7 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]
             self._disconnect()
             return pause
         self.failures = 0
-        waits = [0.0 if self.reload else self.next_look - time.monotonic()]
-        if self.heap:
-            waits.append(self.heap[0][0] - timezone.now().timestamp())
-        return max(0.0, min(waits))
-
-    # What is enabled, and when it is due
-
-    def _look(self) -> None:
-        """Look for changes, once a second, and read them, a chunk a tick: nothing is held up."""
-        if self.reload is None and time.monotonic() >= self.next_look:
-            self.next_look = time.monotonic() + LOOK_EVERY
-            close_old_connections()  # those too old or broken; the next query connects anew
-            if self.known_at is None and not self._prepare():
-                return
-            now, change = timezone.now(), self.Changes.last_change()
-            if self.known_at is None:
-                for _ in self._read(now, change):
-                    pass
-                gc.freeze()  # or each full collection would look at all that waits: 0.1 s of 100,000
-            elif change != self.last_change:
-                self.reload = self._read(now, change)
-            else:
-                self.known_at = now
-        if self.reload and next(self.reload, "done") == "done":
-            self.reload = None
+        return self.heap.pause()
 
     def _prepare(self) -> bool:
         """Write the entries that Celery's settings have; False while there are no tables."""
@@ -170,138 +109,11 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]
         self.update_from_dict(self.app.conf.beat_schedule)
         return True
 
-    def _read(self, now: datetime, change: datetime | None) -> Iterator[None]:
-        """Let all enabled rows wait that are new or have another time; the others go on waiting.
-
-        Yields after each chunk. Only the columns that say when are read of all rows.
-        """
-        found = {key: timing for name in TIMINGS for key, timing in read_timings(name).items()}
-        # The same object as long as it says the same: rows are compared by it.
-        self.timings = {
-            key: known if (known := self.timings.get(key)) == timing else timing
-            for key, timing in found.items()
-        }
-        rows, last = self.Model.objects.filter(enabled=True).order_by("pk"), 0
-        columns = ("pk", "name", *WHEN, *RUNS, "date_changed")
-        while chunk := list(rows.filter(pk__gt=last).values_list("pk", *WHEN)[:CHUNK]):
-            last = chunk[-1][0]
-            changed = {pk for pk, *when in chunk if not self._is_known(pk, *when)}
-            if changed:
-                few = len(changed) <= BATCH
-                where = {"pk__in": changed} if few else {"pk__gte": chunk[0][0], "pk__lte": last}
-                for row in rows.filter(**where).values_list(*columns, named=True):
-                    if row.pk in changed:
-                        self._wait(row, since=self.known_at)
-            yield
-        if len(self.heap) > 2 * len(self.waiting):  # most of it has been replaced
-            self.heap = [(waiting.at, pk) for pk, waiting in self.waiting.items() if waiting.at]
-            heapq.heapify(self.heap)
-        self.known_at, self.last_change = now, change
-
-    def _is_known(self, pk: int, *columns: Any) -> bool:
-        *keys, start_time, expires = columns
-        waiting = self.waiting.get(pk)
-        return (
-            waiting is not None
-            and waiting.start_time == start_time
-            and waiting.expires == expires
-            and waiting.timing is self._timing(keys)
-        )
-
-    def _timing(self, keys: list[int | None]) -> Timing | None:
-        """What says when, by a row's foreign keys; None unless it is exactly one."""
-        given = [(name, key) for name, key in zip(TIMINGS, keys, strict=True) if key is not None]
-        if len(given) != 1:
-            return None
-        if given[0] not in self.timings:  # made after all were read
-            self.timings |= read_timings(given[0][0], pk=given[0][1])
-        return self.timings.get(given[0])
-
-    def _wait(self, row: Any, since: datetime | None = None) -> None:
-        """Let a row wait for its next run. A bad one is logged and skipped.
-
-        It counts from its last run, or from when it was saved, which forgets the last run if it
-        changes the time (``models.keep_run_times``); and if it is new to this beat, from ``since``.
-        """
-        self.waiting.pop(row.pk, None)
-        *keys, start_time, expires = when_of(row)
-        timing = self._timing(keys)
-        start = row.last_run_at or row.date_changed
-        if since:
-            start = max(start, since)
-        try:
-            if timing is None:
-                raise ValueError("it has no schedule, or several")
-            due = first_due(schedule_of(timing), row.last_run_at, start, start_time)
-        except Exception as error:  # whatever libraries raise for what people have stored
-            self._complain(row, error)
-            return
-        if due:
-            self._push(
-                Waiting(
-                    *(row.pk, row.name, timing, start_time, expires),
-                    *(row.last_run_at, row.total_run_count, due),
-                )
-            )
-
-    def _push(self, waiting: Waiting, retry_at: datetime | None = None) -> None:
-        """Into the heap, unless it has expired. A run missed for too long is skipped."""
-        if waiting.due < (oldest := self._oldest()):
-            due = catch_up(schedule_of(waiting.timing), waiting.due, oldest)
-            if due is None or due > timezone.now():
-                logger.warning(
-                    "beat: Skipped %s, due at %s: missed for longer than "
-                    "beat_cron_starting_deadline, %s s.",
-                    *(waiting.name, waiting.due, self.deadline),
-                )
-            if due is None:
-                return self._forget(waiting)
-            waiting.due, waiting.sent_at = due, None
-        if waiting.expires and waiting.due >= waiting.expires:
-            return self._forget(waiting)
-        waiting.at = max(waiting.due, retry_at or waiting.due).timestamp()
-        self.waiting[waiting.pk] = waiting
-        heapq.heappush(self.heap, (waiting.at, waiting.pk))
-
-    def _oldest(self) -> datetime:
-        """The oldest due time that is still made up."""
-        if self.deadline is None:
-            return EPOCH
-        return timezone.now() - timedelta(seconds=self.deadline)
-
-    def _forget(self, waiting: Waiting) -> None:
-        self.waiting.pop(waiting.pk, None)
-
-    def _complain(self, row: Any, error: Exception) -> None:
-        """Log what is wrong with a row, once for the same fault."""
-        text = f"{type(error).__name__}: {error}"
-        if self.complaints.get(row.pk) != text:
-            self.complaints[row.pk] = text
-            logger.error("beat: Skipping %s until it is changed: %s", row.name, text)
-
-    # Claiming and publishing
-
-    def _take_due(self) -> list[Waiting]:
-        """Take what is due out of the heap, oldest first: a batch at most."""
-        due: list[Waiting] = []
-        now, oldest = timezone.now().timestamp(), self._oldest()
-        while self.heap and self.heap[0][0] <= now and len(due) < BATCH:
-            at, pk = heapq.heappop(self.heap)
-            waiting = self.waiting.get(pk)
-            if waiting is None or waiting.at != at:
-                continue  # it has been replaced
-            if waiting.due < oldest:  # this beat was held up for long
-                self._push(waiting)
-            else:
-                waiting.at = 0
-                due.append(waiting)
-        return due
-
     def _claim(self, due: list[Waiting]) -> None:
         """In one transaction, publish and mark those of a batch that are still as they were read.
 
-        What was not published goes back into the heap. Raises kombu's ``OperationalError`` if the
-        broker is away, after the commit of what it has taken.
+        What was not published waits on. Raises kombu's ``OperationalError`` if the broker is away,
+        after the commit of what it has taken.
         """
         if not due:
             return
@@ -321,9 +133,7 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]
             for waiting, row in published:
                 self._advance(waiting, row, waiting.sent_at or now)
         finally:
-            for waiting in due:
-                if not waiting.at and self.waiting.get(waiting.pk) is waiting:
-                    self._push(waiting)
+            self.heap.give_back(due)
         if away:
             raise away
 
@@ -340,13 +150,13 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]
         for waiting in due:
             row = rows.get(waiting.pk)
             if waiting.pk in busy:
-                self._push(waiting, retry_at=timezone.now() + BUSY)
+                self.heap.push(waiting, retry_at=timezone.now() + BUSY)
             elif row is None or not row.enabled:
-                self._forget(waiting)
-            elif runs_of(row) == runs_of(waiting) and self._is_known(row.pk, *when_of(row)):
+                self.heap.forget(waiting)
+            elif runs_of(row) == runs_of(waiting) and self.heap.is_known(row.pk, *when_of(row)):
                 locked.append((waiting, row))
             else:
-                self._wait(row)
+                self.heap.wait(row)
         return locked
 
     def _publish(self, waiting: Waiting, row: Any, producer: Any, now: datetime) -> bool:
@@ -354,19 +164,22 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]
         try:
             entry = self.Entry(row, app=self.app)
         except ValueError as error:
-            self._complain(row, error)
-            self._forget(waiting)
+            self.heap.complain(row, error)
+            self.heap.forget(waiting)
             return False
         entry.schedule = schedule_of(waiting.timing)
-        entry.options["headers"]["scheduled_for"] = waiting.due.astimezone(UTC).isoformat()
+        due = entry.options["headers"]["scheduled_for"] = waiting.due.astimezone(UTC).isoformat()
+        # The same run has the same id, however often it is sent: so has the mail that it sends.
+        run = f"{row.pk}/{row.total_run_count}/{due}"
+        entry.options["task_id"] = str(uuid5(NAMESPACE_URL, run))
         self.apply_entry(entry, producer=producer)
         if isinstance(entry.failure, OperationalError):
             raise entry.failure
         if entry.failure:
-            self._complain(row, entry.failure)
-            self._push(waiting, retry_at=timezone.now() + RETRY)
+            self.heap.complain(row, entry.failure)
+            self.heap.push(waiting, retry_at=timezone.now() + RETRY)
             return False
-        self.complaints.pop(row.pk, None)
+        self.heap.complaints.pop(row.pk, None)
         waiting.sent_at = now
         return True
 
@@ -384,15 +197,15 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]
     def _advance(self, waiting: Waiting, row: Any, ran_at: datetime) -> None:
         """Let a row whose run was committed wait for the next."""
         if row.one_off or row.clocked_id:
-            return self._forget(waiting)
+            return self.heap.forget(waiting)
         waiting.last_run_at, waiting.sent_at = ran_at, None
         waiting.total_run_count += 1
         try:
             waiting.due = next_due(schedule_of(waiting.timing), ran_at)
         except Exception as error:
-            self._complain(row, error)
-            return self._forget(waiting)
-        self._push(waiting)
+            self.heap.complain(row, error)
+            return self.heap.forget(waiting)
+        self.heap.push(waiting)
 
     def apply_async(self, entry: Any, **kwargs: Any) -> Any:
         """As Celery's, which ``apply_entry`` calls and whose failures it only logs."""

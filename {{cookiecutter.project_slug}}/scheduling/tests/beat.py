@@ -11,7 +11,8 @@ from kombu import Connection
 from kombu.exceptions import OperationalError
 from kombu.utils.objects import cached_property
 
-from scheduling.scheduler import DatabaseScheduler, Waiting
+from scheduling.heap import Waiting
+from scheduling.scheduler import DatabaseScheduler
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Sent:
     name: str
     due: datetime
     at: datetime
+    id: str
 
 
 class Beat(DatabaseScheduler):
@@ -37,7 +39,7 @@ class Beat(DatabaseScheduler):
     def apply_async(self, entry: Any, **kwargs: Any) -> Any:
         result = super().apply_async(entry, **kwargs)
         due = datetime.fromisoformat(entry.options["headers"]["scheduled_for"])
-        self.sent.append(Sent(entry.name, due, timezone.now()))
+        self.sent.append(Sent(entry.name, due, timezone.now(), result.id))
         return result
 
     def send_task(self, *args: Any, **kwargs: Any) -> Any:
@@ -51,10 +53,8 @@ class Beat(DatabaseScheduler):
 
     def run(self) -> float:
         """Look for changes and do all that is due; returns the pause that it asks for."""
-        self.next_look = 0.0
+        self.heap.next_look = 0.0
         pause = self.tick()
-        while (self.reload or self.heap and self.heap[0][0] <= timezone.now().timestamp()) and (
-            not self.failures
-        ):
+        while not pause:
             pause = self.tick()
         return pause

@@ -227,6 +227,17 @@ def test_a_beat_that_dies_before_its_commit_leaves_the_run_to_another(clock: Any
 
     assert dues(second) == [START + 10 * MINUTE]
     assert row().total_run_count == 1
+    assert first.sent[0].id == second.sent[0].id  # so the mail has the same Message-ID
+
+
+def test_each_run_has_an_id_of_its_own(beat: Beat, clock: Any) -> None:
+    for number in range(2):
+        make(f"Row {number}", **every(minutes=1))
+    for _ in range(4):
+        beat.run()
+        clock.shift(MINUTE)
+
+    assert len({sent.id for sent in beat.sent}) == len(beat.sent) == 6
 
 
 @pytest.mark.parametrize("made", [once, lambda moment: every(minutes=1) | {"one_off": True}])
@@ -332,7 +343,7 @@ def test_edits_are_seen_at_the_next_look_and_only_they_are_read(beat: Beat, cloc
     for number in range(50):
         make(f"Row {number}", **every(hours=1))
     beat.run()
-    others = dict(beat.waiting)
+    others = dict(beat.heap.waiting)
     clock.shift(SECOND)
     edit("Row 7", **every(minutes=1))
     added = make("New", **every(minutes=1))
@@ -343,7 +354,7 @@ def test_edits_are_seen_at_the_next_look_and_only_they_are_read(beat: Beat, cloc
 
     clock.shift(SECOND)
     beat.run()
-    read = {pk for pk, waiting in beat.waiting.items() if others.get(pk) is not waiting}
+    read = {pk for pk, waiting in beat.heap.waiting.items() if others.get(pk) is not waiting}
     assert read == {row("Row 7").pk, row("Row 8").pk, added.pk}
     clock.shift(61 * SECOND)
     beat.run()
@@ -379,7 +390,7 @@ def test_a_pause_that_lands_between_read_and_claim_holds(beat: Beat, clock: Any)
     make(**every(minutes=10))
     beat.run()
     clock.shift(10 * MINUTE)
-    beat.next_look = float("inf")
+    beat.heap.next_look = float("inf")
     PeriodicTask.objects.update(enabled=False)
 
     beat.tick()
@@ -488,10 +499,10 @@ def test_beat_waits_for_the_tables(
         patch.setattr(connection.introspection, "table_names", lambda: [])
         assert 0 < beat.run() <= 1
     assert "waiting for manage.py migrate" in caplog.text
-    assert beat.waiting == {}
+    assert beat.heap.waiting == {}
 
     beat.run()
-    assert list(beat.waiting) == [row().pk]
+    assert list(beat.heap.waiting) == [row().pk]
 
 
 def test_entries_of_the_settings_are_written_first(

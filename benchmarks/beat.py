@@ -1,0 +1,112 @@
+"""Beat at 10,000 and 100,000 schedules, next to stock beat and to a plain send_task loop.
+
+uv run python benchmarks/beat.py [ours|stock] [10000|100000]
+"""
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import quantiles
+
+import arena
+from service import INSIDE, install
+
+SECONDS = 60
+
+
+def cpu(pid: int) -> float:
+    """Seconds of processor that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def peak_memory(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM"))
+
+
+def inside(made: arena.Arena, *arguments: str) -> dict[str, float]:
+    """What benchmarks/inside/beat.py prints in the service."""
+    made.env |= {
+        "PYTHONPATH": str(made.service),
+        "DJANGO_SETTINGS_MODULE": "architecture_portal.settings",
+    }
+    return dict(json.loads(made.python(str(INSIDE / "beat.py"), *arguments)))
+
+
+def live(made: arena.Arena, count: int, crontabs: int) -> dict[str, float]:
+    """A beat process for a minute: how late the runs come that fall due in it."""
+    due = inside(made, "fill", str(count), str(crontabs), "busy")
+    beat = made.start_beat()
+    made.wait_for_message()
+    time.sleep(10)  # what fell due while it loaded
+    start, used = time.time(), cpu(beat.pid)
+    time.sleep(SECONDS)
+    end, used = time.time(), cpu(beat.pid) - used
+    time.sleep(1)
+    arrived = {message.name: message.arrived for message in made.messages}
+    expected = {name: moment for name, moment in due.items() if start < moment < end}
+    late = [1000 * (arrived.get(name, end) - moment) for name, moment in expected.items()]
+    percentiles = quantiles(late, n=100)
+    figures = {
+        "runs due/s": len(expected) / SECONDS,
+        "lateness p50, ms": percentiles[49],
+        "lateness p95, ms": percentiles[94],
+        "lateness p99, ms": percentiles[98],
+        "overdue after 60 s": sum(due[name] < end and name not in arrived for name in due),
+        "CPU, %": 100 * used / SECONDS,
+        "peak memory, MB": peak_memory(beat.pid),
+    }
+    beat.terminate()
+    beat.wait()
+    return figures
+
+
+def idle(made: arena.Arena, count: int, crontabs: int) -> dict[str, float]:
+    inside(made, "fill", str(count), str(crontabs), "idle")
+    beat = made.start_beat()
+    time.sleep(45)  # until it has loaded
+    used = cpu(beat.pid)
+    time.sleep(20)
+    figures = {"CPU idle, %": 100 * (cpu(beat.pid) - used) / 20}
+    beat.terminate()
+    beat.wait()
+    return figures
+
+
+def figures(made: arena.Arena, scheduler: str, count: int) -> Iterator[tuple[str, float]]:
+    is_ours = scheduler == arena.OURS
+    crontabs = 4_500 if count == 100_000 else 1_000
+    yield from live(made, count, crontabs).items()
+    if is_ours or count < 100_000:  # there stock beat is never idle
+        yield from idle(made, count, crontabs).items()
+    yield from inside(made, "measure", scheduler, "1000" if is_ours else "10").items()
+    if is_ours and count < 100_000:  # stock beat takes minutes, or Postgres never answers
+        inside(made, "fill", "20000", "10000", "idle")
+        for what, figure in inside(made, "crontabs").items():
+            yield f"10,000 crontabs: {what}", figure
+
+
+def main() -> None:
+    which = [name for name in ("ours", "stock") if name in sys.argv] or ["stock", "ours"]
+    counts = [n for n in (10_000, 100_000) if str(n) in sys.argv] or [10_000, 100_000]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # Postgres runs as another user
+        service = install(folder / "service")
+        print("| Schedules | Beat | Figure | |\n|---|---|---|---|", flush=True)
+        for count in counts:
+            for beat in which:
+                scheduler = arena.OURS if beat == "ours" else arena.STOCK
+                here = folder / f"{beat}-{count}"
+                here.mkdir()
+                with arena.arena(service, service / ".venv", here, scheduler) as made:
+                    for what, figure in figures(made, scheduler, count):
+                        print(f"| {count:,} | {beat} | {what} | {figure:,.3g} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""The promises of beat, with real processes, a Redis and a Postgres that are stopped and killed.
+
+The same scenarios next to stock beat: benchmarks/faults.py.
+"""
+
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import arena
+from conftest import Project, unavailable
+
+COUNT_USERS = '''
+
+@shared_task
+def count_users() -> None:
+    """Needs the database."""
+    from django.contrib.auth.models import User
+
+    User.objects.count()
+'''
+
+
+@pytest.fixture(scope="module")
+def shared(
+    bake: Callable[..., Project], environment: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[arena.Arena]:
+    if not shutil.which("redis-server") and not shutil.which("valkey-server"):
+        unavailable("No redis-server on the PATH")
+    if not arena.postgres_programs():
+        unavailable("No initdb of Postgres")
+    project = bake()
+    tasks = project.path / "application/tasks.py"
+    tasks.write_text(tasks.read_text() + COUNT_USERS)
+    folder = tmp_path_factory.mktemp("arena")
+    for above in (folder, *folder.parents[:2]):
+        above.chmod(0o755)  # Postgres runs as another user
+    with arena.arena(project.path, environment, folder, arena.OURS) as made:
+        yield made
+
+
+@pytest.fixture
+def place(shared: arena.Arena) -> Iterator[arena.Arena]:
+    yield shared
+    shared.env["CELERY_BEAT_SCHEDULER"] = arena.OURS
+    shared.clear()
+
+
+def test_saving_rows_doubles_nothing(place: arena.Arena) -> None:
+    counted = arena.rows_saved_all_the_time(place, seconds=10)
+
+    assert counted["doubled"] == 0
+    assert counted["longest gap, s"] < 4
+
+
+def test_beats_that_are_killed_leave_no_gap(place: arena.Arena) -> None:
+    counted = arena.beats_killed_in_turn(place, count=3, seconds=20)
+
+    assert counted["doubled"] <= 20  # one batch, if one was killed in the middle of it
+    assert counted["longest gap, s"] < 15
+
+
+def test_a_beat_that_is_killed_after_a_dispatch_repeats_nothing(place: arena.Arena) -> None:
+    assert arena.killed_after_a_dispatch(place) == {"sent": 20, "repeated": 0}
+
+
+def test_a_beat_that_is_ended_in_a_burst_finishes_its_batch(place: arena.Arena) -> None:
+    assert arena.sigterm_in_a_burst(place) == {"sent": 2000, "doubled": 0}
+
+
+def test_what_falls_due_without_redis_is_sent_later_once_and_in_order(place: arena.Arena) -> None:
+    counted = arena.redis_away(place)
+
+    assert counted == {"due": 20, "lost": 0, "doubled": 0, "out of order": 0}
+
+
+def test_beat_outlives_postgres(place: arena.Arena) -> None:
+    counted = arena.postgres_away(place, seconds=8)
+
+    assert counted == {"beat lives": 1, "schedules sent after": 20, "doubled": 0}
+
+
+def test_stock_beat_is_a_variable_away(place: arena.Arena) -> None:
+    place.env["CELERY_BEAT_SCHEDULER"] = arena.STOCK
+    place.make("task('Every second', interval=every(1))")
+    place.start_beat()
+
+    place.wait_for_message(2)
+
+
+def test_beat_waits_for_migrate(place: arena.Arena) -> None:
+    place.manage("migrate", "-v", "0", "django_celery_beat", "zero")
+    try:
+        before = Path(place.log.name).stat().st_size
+        place.start_beat()
+        arena.wait_for(
+            lambda: "waiting for manage.py migrate" in Path(place.log.name).read_text()[before:],
+            "beat to say that it waits",
+        )
+    finally:
+        place.manage("migrate", "-v", "0")
+    place.make("task('Every second', interval=every(1))")
+
+    place.wait_for_message()
+
+
+def ping(place: arena.Arena) -> int:
+    """The exit code of the probe in the service's README."""
+    command = ["celery", "-A", "architecture_portal", "inspect", "ping", "--timeout", "3"]
+    return subprocess.run(
+        [place.venv / "bin" / command[0], *command[1:], "-d", f"celerybeat@{socket.gethostname()}"],
+        cwd=place.service,
+        env=place.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ).returncode
+
+
+def test_beat_answers_a_ping_while_it_ticks(place: arena.Arena) -> None:
+    place.make("task('Every second', interval=every(1))")
+    beat = place.start_beat()
+    place.wait_for_message()
+
+    arena.wait_for(lambda: ping(place) == 0, "an answer")
+    beat.send_signal(signal.SIGSTOP)
+    assert ping(place) != 0
+    beat.send_signal(signal.SIGCONT)
+    arena.wait_for(lambda: ping(place) == 0, "an answer")
+
+
+SEND_50 = """
+from application.tasks import count_users
+for _ in range(50):
+    count_users.delay()
+"""
+
+
+def test_workers_survive_a_restart_of_postgres_on_their_connections(
+    place: arena.Arena, tmp_path: Path
+) -> None:
+    place.env["CELERY_TASK_DEFAULT_QUEUE"] = "tasks"  # not the one that the arena takes from
+    log = tmp_path / "worker.log"
+    with log.open("wb") as output:
+        worker = subprocess.Popen(
+            [str(place.venv / "bin/celery"), "-A", "architecture_portal", "worker"]
+            + ["--loglevel=info", "--concurrency=2"],
+            cwd=place.service,
+            env=place.env,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        before = place.connections()
+        place.manage("shell", "-v", "0", "-c", SEND_50)
+        arena.wait_for(lambda: log.read_text().count("succeeded in") == 50, "50 tasks")
+        assert place.connections() - before < 10
+        place.postgres.stop()
+        place.postgres.start()
+        place.manage("shell", "-v", "0", "-c", SEND_50)
+        arena.wait_for(lambda: log.read_text().count("succeeded in") == 100, "50 more")
+        assert "raised unexpected" not in log.read_text()
+    finally:
+        worker.terminate()
+        worker.wait(timeout=60)
+        place.env["CELERY_TASK_DEFAULT_QUEUE"] = arena.QUEUE
