@@ -8,7 +8,7 @@ export PATH := $(patsubst %/,%,$(dir $(UV))):$(PATH)
 CODE := tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format benchmark benchmark-seeding
+.PHONY: help demo test lint format benchmark benchmark-seeding benchmark-faults benchmark-beat
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -34,6 +34,12 @@ benchmark: $(FETCHED_UV) ## Measure generation, and the time to the first schedu
 
 benchmark-seeding: $(FETCHED_UV) ## Measure seeding next to loops, on SQLite and Postgres
 	$(UV) run python benchmarks/seeding.py
+
+benchmark-faults: $(FETCHED_UV) ## Kill beat and cut it off, next to stock beat
+	$(UV) run python benchmarks/faults.py
+
+benchmark-beat: $(FETCHED_UV) ## Measure beat at 10,000 and 100,000 schedules, next to stock beat
+	$(UV) run python benchmarks/beat.py
 
 $(CURDIR)/.uv/bin/uv:
 	python3 -m venv .uv

@@ -4,6 +4,7 @@ uv run python benchmarks/beat.py [ours|stock] [10000|100000]
 """
 
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -88,6 +89,22 @@ def figures(made: arena.Arena, scheduler: str, count: int) -> Iterator[tuple[str
         inside(made, "fill", "20000", "10000", "idle")
         for what, figure in inside(made, "crontabs").items():
             yield f"10,000 crontabs: {what}", figure
+    if count == 100_000:
+        yield from on_sqlite(made, scheduler, count)
+
+
+def on_sqlite(made: arena.Arena, scheduler: str, count: int) -> Iterator[tuple[str, float]]:
+    made.env["DATABASE_URL"] = f"sqlite:///{made.service}/{count}.sqlite3"
+    made.manage("migrate", "-v", "0")
+    inside(made, "fill", str(count), "4500", "busy")
+    try:
+        found = inside(made, "measure", scheduler, "1000")
+    except subprocess.CalledProcessError:
+        found = {}
+    yield "SQLite: starts", float(bool(found))
+    for what in ("load, s", "dispatches/s in a burst", "of a plain send_task loop"):
+        if found:
+            yield f"SQLite: {what}", found[what]
 
 
 def main() -> None:

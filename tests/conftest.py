@@ -146,7 +146,8 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def redis_url(redis_server: str) -> Iterator[str]:
     """An empty database of a Redis, emptied afterwards; one with data in it is never touched."""
-    for number in range(15, -1, -1):
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])  # each takes its own
+    for number in range(15 - worker, -1, -int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))):
         url = f"{redis_server}/{number}"
         with Redis.from_url(url) as client:
             try:

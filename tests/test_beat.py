@@ -15,6 +15,7 @@ import pytest
 import arena
 from conftest import Project, unavailable
 
+pytestmark = pytest.mark.xdist_group("arena")
 COUNT_USERS = '''
 
 @shared_task

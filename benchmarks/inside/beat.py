@@ -94,8 +94,8 @@ def crontabs() -> None:
     beat = DatabaseScheduler(app=current_app, lazy=True)
     beat.tick()
     PeriodicTasks.update_changed()
-    beat.next_look, total, longest = 0, 0.0, 0.0
-    while beat.reload or not total:
+    beat.heap.next_look, total, longest = 0, 0.0, 0.0
+    while beat.heap.reading or not total:
         tick = seconds(beat.tick)
         total, longest = total + tick, max(longest, tick)
     print(json.dumps({"reload, s": total, "longest tick, s": longest}))

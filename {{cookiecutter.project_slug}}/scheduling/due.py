@@ -62,24 +62,34 @@ def schedule_of(timing: Timing) -> Any:
 
 
 def next_due(when: Any, after: datetime) -> datetime:
-    """The first due time after a moment, in UTC. Raises ``ValueError`` if there is none.
+    """The first due time after a moment, in UTC. Raises ``ValueError`` if there is none."""
+    if isinstance(when, crontab):
+        due = _next_minute(when, after.replace(second=0, microsecond=0))
+    else:
+        due = EPOCH + when.remaining_estimate(after)
+    if due <= after and not isinstance(when, clocked):
+        raise ValueError(f"{when!r} never comes")
+    return due
+
+
+def _next_minute(when: Any, after: datetime) -> datetime:
+    """The first minute after another at which a crontab comes.
 
     When clocks go back, a crontab of every hour goes on with what it would have done without;
     Celery's arithmetic, which is on the wall clock, leaves out the hour that comes twice, or
     answers with a time in the past. Other crontabs run at the first of two equal times.
     """
+    if getattr(when, "asked", None) == after:  # by another row, just now
+        return when.answer  # type: ignore[no-any-return]
     due: datetime = EPOCH + when.remaining_estimate(after)
-    is_crontab = isinstance(when, crontab)
-    if is_crontab:
-        offset = after.astimezone(when.tz).utcoffset()
-        every_hour = len(when.hour) == 24
-        if due <= after or (every_hour and due.astimezone(when.tz).utcoffset() != offset):
-            start, delta, _ = when.remaining_delta(after, timezone(offset or timedelta()))
-            unchanged = (start + delta).astimezone(UTC)
-            if due <= after or (unchanged < due and _comes_at(when, unchanged)):
-                due = unchanged
-    if due <= after and not isinstance(when, clocked):
-        raise ValueError(f"{when!r} never comes")
+    offset = after.astimezone(when.tz).utcoffset() or timedelta()
+    every_hour = len(when.hour) == 24
+    if due <= after or (every_hour and due.astimezone(when.tz).utcoffset() != offset):
+        start, delta, _ = when.remaining_delta(after, timezone(offset))
+        unchanged = (start + delta).astimezone(UTC)
+        if due <= after or (unchanged < due and _comes_at(when, unchanged)):
+            due = unchanged
+    when.asked, when.answer = after, due
     return due
 
 

@@ -22,6 +22,7 @@ from django.db import DatabaseError, InterfaceError, connection, transaction
 from django.db.models import Case, F, Q, When
 from django.utils import timezone
 from django_celery_beat import schedulers
+from django_celery_beat.models import PeriodicTask
 from kombu.exceptions import OperationalError
 
 from scheduling.due import next_due, schedule_of
@@ -30,6 +31,7 @@ from scheduling.heap import LOOK_EVERY, Heap, Waiting, runs_of, when_of
 BATCH = 100  # runs claimed at once: what a beat that dies may double, at most
 BUSY = timedelta(milliseconds=100)  # until a row that somebody else has locked is tried again
 RETRY = timedelta(minutes=1)  # until a run that was refused by Celery, not by the broker, is
+COLUMNS = [field.attname for field in PeriodicTask._meta.concrete_fields]
 LONGEST_PAUSE = 5.0  # seconds between two tries while the broker or the database is away
 
 logger = get_logger(__name__)
@@ -51,7 +53,7 @@ class Entry(schedulers.ModelEntry):  # type: ignore[misc]  # it has no types
             "exchange": model.exchange,
             "routing_key": model.routing_key,
             "priority": model.priority,
-            "expires": model.expires_,
+            "expires": model.expires or model.expire_seconds,
             "headers": headers | {"periodic_task_name": model.name},
             "retry": False,  # the scheduler tries again, without holding up the rest
         }
@@ -143,10 +145,11 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]
         Returns those that nobody has claimed, changed or paused since they were read.
         """
         keys = [waiting.pk for waiting in due]
-        rows = self.Model.objects.select_for_update(skip_locked=True).in_bulk(keys)
+        locked = self.Model.objects.select_for_update(skip_locked=True).filter(pk__in=keys)
+        rows = {row.pk: row for row in locked.values_list("pk", *COLUMNS, named=True)}
         others = self.Model.objects.filter(pk__in=[pk for pk in keys if pk not in rows])
         busy = set(others.values_list("pk", flat=True))  # no query if there are none
-        locked = []
+        mine = []
         for waiting in due:
             row = rows.get(waiting.pk)
             if waiting.pk in busy:
@@ -154,10 +157,10 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]
             elif row is None or not row.enabled:
                 self.heap.forget(waiting)
             elif runs_of(row) == runs_of(waiting) and self.heap.is_known(row.pk, *when_of(row)):
-                locked.append((waiting, row))
+                mine.append((waiting, row))
             else:
                 self.heap.wait(row)
-        return locked
+        return mine
 
     def _publish(self, waiting: Waiting, row: Any, producer: Any, now: datetime) -> bool:
         """Send a run by Celery's own way; whether it was. The broker being away is an error."""

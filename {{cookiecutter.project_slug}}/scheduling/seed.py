@@ -167,6 +167,8 @@ def apply(changes: Iterable[Change]) -> None:
             added.append(merge.row)
         elif merge.written:
             columns = _columns({what: values[what] for what in merge.written}, timings)
+            if "when" in merge.written:
+                columns["last_run_at"] = None  # another time counts from now, as in keep_run_times
             for column, value in columns.items():
                 setattr(merge.row, column, value)
             merge.row.date_changed = timezone.now()

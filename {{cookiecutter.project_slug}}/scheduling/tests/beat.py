@@ -28,7 +28,7 @@ class Beat(DatabaseScheduler):
 
     def __init__(self, sent: list[Sent] | None = None) -> None:
         self.sent: list[Sent] = [] if sent is None else sent
-        self.broker_is_away = False
+        self.broker_is_away, self.refused = False, 0
         self.before_commit: Callable[[], None] = lambda: None
         super().__init__(current_app)
 
@@ -44,6 +44,7 @@ class Beat(DatabaseScheduler):
 
     def send_task(self, *args: Any, **kwargs: Any) -> Any:
         if self.broker_is_away:
+            self.refused += 1
             raise OperationalError("The broker is away.")
         return super().send_task(*args, **kwargs)
 

@@ -147,6 +147,15 @@ def test_what_cannot_come_is_an_error(timing: Timing, message: str) -> None:
         next_due(schedule_of(timing), NOON)
 
 
+def test_rows_of_one_crontab_get_the_same_answer_and_others_their_own() -> None:
+    when = schedule_of(crontab("*/5 * * * *"))
+    seconds = (0, 59, 299, 300, 59)
+
+    dues = [next_due(when, NOON + timedelta(seconds=after)) for after in seconds]
+
+    assert dues == [NOON + minutes * MINUTE for minutes in (5, 5, 5, 10, 5)]
+
+
 def test_equal_timings_share_a_schedule() -> None:
     assert schedule_of(crontab("1 2 * * *")) is schedule_of(crontab("1 2 * * *"))
 

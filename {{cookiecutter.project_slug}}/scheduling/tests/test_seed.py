@@ -132,6 +132,16 @@ def test_when_changes_to_any_kind_and_back(when: Any, words: str) -> None:
     row().full_clean()
 
 
+def test_another_time_counts_from_now_and_nothing_else_does() -> None:
+    ran_at = datetime(2026, 6, 1, tzinfo=UTC)
+    seed([some(HOUR), some(HOUR, name="Other")])
+    PeriodicTask.objects.update(last_run_at=ran_at)
+
+    seed([some(DAY), some(HOUR, name="Other", args=[1])])
+
+    assert (row().last_run_at, row("Other").last_run_at) == (None, ran_at)
+
+
 def test_an_operators_interval_stays_and_no_shared_row_is_edited() -> None:
     seed([some(HOUR), some(HOUR, name="Other")])
     shared = row().interval

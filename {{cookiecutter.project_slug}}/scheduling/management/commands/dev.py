@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from datetime import timedelta
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,10 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection
 from django.utils import timezone
 from django.utils.termcolors import make_style
-from django_celery_beat.models import PeriodicTask
-from django_celery_beat.schedulers import ModelEntry
 from watchfiles import PythonFilter, watch
 
 from scheduling import broker
+from scheduling.heap import Heap
 
 GRACE_SECONDS = 60  # for running tasks; Ctrl-C a second time does not wait
 STYLES = {"web": "cyan", "worker": "green", "beat": "magenta", "dev": "yellow"}
@@ -82,14 +81,11 @@ class Command(BaseCommand):
             self.say("Made the superuser admin, password admin (development only)")
 
     def say_what_runs_next(self) -> None:
-        waits = []
-        for row in PeriodicTask.objects.filter(enabled=True):
-            with suppress(Exception):  # a bad row is for beat to report
-                waits.append((ModelEntry(row).is_due().next, str(row)))
-        if waits:
-            seconds, name = min(waits)
-            at = timezone.localtime() + timedelta(seconds=seconds)
-            self.say(f"Next: {name}, at {at:%H:%M:%S}")
+        heap = Heap(deadline=None)
+        heap.look()
+        for waiting in sorted(heap.waiting.values(), key=attrgetter("due"))[:1]:
+            at = timezone.localtime(max(waiting.due, timezone.now()))
+            self.say(f"Next: {waiting.name}, at {at:%H:%M:%S}")
 
     def start(self) -> None:
         for name, command in self.commands.items():
