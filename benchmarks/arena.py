@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -75,15 +76,14 @@ def postgres_programs() -> Path | None:
 class PostgresServer:
     """A Postgres, run by the user postgres if this is root, whom it refuses."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        folder.mkdir()
+    def __init__(self) -> None:
+        self.folder, self.port = Path(tempfile.mkdtemp()), free_port()
         self.programs = postgres_programs() or Path()
         self.run_as = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
         if self.run_as:
-            shutil.chown(folder, "postgres")
-            folder.chmod(0o700)
-        self.run("initdb", "-D", f"{folder}/data", "-U", "postgres", "-A", "trust", "--no-sync")
+            shutil.chown(self.folder, "postgres")
+        data = f"{self.folder}/data"
+        self.run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync")
 
     def run(self, program: str, *arguments: str) -> None:
         subprocess.run(
@@ -114,7 +114,7 @@ class Arena:
 
     def __init__(self, service: Path, venv: Path, folder: Path, scheduler: str) -> None:
         self.service, self.venv = service, venv
-        self.redis, self.postgres = RedisServer(folder / "redis"), PostgresServer(folder / "sql")
+        self.redis, self.postgres = RedisServer(folder / "redis"), PostgresServer()
         self.env = clean_environment() | {
             "DEBUG": "true",
             "DATABASE_URL": f"postgres://postgres@127.0.0.1:{self.postgres.port}/postgres",
@@ -158,6 +158,7 @@ class Arena:
         for server in (self.redis, self.postgres):
             with suppress(Exception):  # a scenario may have stopped it
                 server.stop()
+        shutil.rmtree(self.postgres.folder)
         self.log.close()
 
     def manage(self, *arguments: str) -> str:

@@ -112,7 +112,6 @@ def main() -> None:
     counts = [n for n in (10_000, 100_000) if str(n) in sys.argv] or [10_000, 100_000]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        folder.chmod(0o755)  # Postgres runs as another user
         service = install(folder / "service")
         print("| Schedules | Beat | Figure | |\n|---|---|---|---|", flush=True)
         for count in counts:

@@ -27,7 +27,6 @@ def main() -> None:
     wanted = sys.argv[1:] or [""]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        folder.chmod(0o755)  # Postgres runs as another user
         service = install(folder / "service")
         print("| Scenario | Beat | Counted |\n|---|---|---|", flush=True)
         for number, (scenario, play) in enumerate(SCENARIOS.items()):

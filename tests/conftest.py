@@ -1,5 +1,6 @@
 """What the tests share: baking, the environment that bakes run in, and the services."""
 
+import fcntl
 import os
 import shutil
 import socket
@@ -88,7 +89,10 @@ def environment(bake: Callable[..., Project]) -> Path:
     if not shutil.which("uv"):
         pytest.fail("There is no uv on the PATH: run the tests with make test.")
     project = bake()
-    project.run("uv", "sync", "--quiet", "--all-extras")
+    project.venv.parent.mkdir(exist_ok=True)
+    with (project.venv.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one at a time makes it
+        project.run("uv", "sync", "--quiet", "--all-extras")
     return project.venv
 
 

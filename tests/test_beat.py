@@ -39,8 +39,6 @@ def shared(
     tasks = project.path / "application/tasks.py"
     tasks.write_text(tasks.read_text() + COUNT_USERS)
     folder = tmp_path_factory.mktemp("arena")
-    for above in (folder, *folder.parents[:2]):
-        above.chmod(0o755)  # Postgres runs as another user
     with arena.arena(project.path, environment, folder, arena.OURS) as made:
         yield made
 
