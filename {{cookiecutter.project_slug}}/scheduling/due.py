@@ -119,11 +119,10 @@ def first_due(
     given = since if last_run_at else since - timedelta(minutes=1)
     if isinstance(when, clocked):
         return when.clocked_time if when.clocked_time > given else None
-    if start_time and start_time > given and isinstance(when, schedule):
-        return start_time
-    if start_time and start_time > since:
+    if start_time and start_time > since and not isinstance(when, schedule):
         since = start_time - timedelta(microseconds=1)
-    return next_due(when, since)
+    due = next_due(when, since)
+    return start_time if start_time and start_time > given and isinstance(when, schedule) else due
 
 
 def _comes_at(when: Any, moment: datetime) -> bool:

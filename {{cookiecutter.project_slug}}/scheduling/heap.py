@@ -18,7 +18,7 @@ from django.db import close_old_connections
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask, PeriodicTasks
 
-from scheduling.due import EPOCH, TIMINGS, Timing, catch_up, first_due, read_timings, schedule_of
+from scheduling.due import TIMINGS, Timing, catch_up, first_due, read_timings, schedule_of
 
 LOOK_EVERY = 1.0  # seconds between two looks for changes
 CHUNK = 5_000  # rows read at once, between two batches of runs
@@ -91,9 +91,11 @@ class Heap:
             for key, timing in found.items()
         }
         rows, last = PeriodicTask.objects.filter(enabled=True).order_by("pk"), 0
+        seen: set[int] = set()
         columns = ("pk", "name", *WHEN, *RUNS, "date_changed")
         while chunk := list(rows.filter(pk__gt=last).values_list("pk", *WHEN)[:CHUNK]):
             first, last = chunk[0][0], chunk[-1][0]
+            seen.update(row[0] for row in chunk)
             changed = {pk for pk, *when in chunk if not self.is_known(pk, *when)}
             if changed:
                 few = {"pk__in": changed}
@@ -102,6 +104,9 @@ class Heap:
                     if row.pk in changed:
                         self.wait(row, since=self.known_at)
             yield
+        for pk in self.waiting.keys() - seen:  # paused or deleted
+            del self.waiting[pk]
+        self.complaints = {pk: text for pk, text in self.complaints.items() if pk in seen}
         if len(self.heap) > 2 * len(self.waiting):  # most of it has been replaced
             self.heap = [(waiting.at, pk) for pk, waiting in self.waiting.items() if waiting.at]
             heapq.heapify(self.heap)
@@ -157,7 +162,8 @@ class Heap:
 
     def push(self, waiting: Waiting, retry_at: datetime | None = None) -> None:
         """Into the heap, unless it has expired. A run missed for too long is skipped."""
-        if waiting.due < (oldest := self._oldest()):
+        if self._is_missed(waiting):
+            oldest = timezone.now() - timedelta(seconds=self.deadline or 0)
             due = catch_up(schedule_of(waiting.timing), waiting.due, oldest)
             if due is None or due > timezone.now():
                 logger.warning(
@@ -167,29 +173,29 @@ class Heap:
                 )
             if due is None:
                 return self.forget(waiting)
-            waiting.due, waiting.sent_at = due, None
+            waiting.due = due
         if waiting.expires and waiting.due >= waiting.expires:
             return self.forget(waiting)
         waiting.at = max(waiting.due, retry_at or waiting.due).timestamp()
         self.waiting[waiting.pk] = waiting
         heapq.heappush(self.heap, (waiting.at, waiting.pk))
 
-    def _oldest(self) -> datetime:
-        """The oldest due time that is still made up."""
-        if self.deadline is None:
-            return EPOCH
-        return timezone.now() - timedelta(seconds=self.deadline)
+    def _is_missed(self, waiting: Waiting) -> bool:
+        """Whether a run is too old to be made up. One that was sent is not missed."""
+        if self.deadline is None or waiting.sent_at:
+            return False
+        return waiting.due < timezone.now() - timedelta(seconds=self.deadline)
 
     def take(self, most: int) -> list[Waiting]:
         """Take out what is due, oldest first. What is not forgotten has to be given back."""
         due: list[Waiting] = []
-        now, oldest = timezone.now().timestamp(), self._oldest()
+        now = timezone.now().timestamp()
         while self.heap and self.heap[0][0] <= now and len(due) < most:
             at, pk = heapq.heappop(self.heap)
             waiting = self.waiting.get(pk)
             if waiting is None or waiting.at != at:
                 continue  # it has been replaced
-            if waiting.due < oldest:  # this beat was held up for long
+            if self._is_missed(waiting):  # this beat was held up for long
                 self.push(waiting)
             else:
                 waiting.at = 0

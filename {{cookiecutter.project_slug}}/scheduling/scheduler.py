@@ -3,15 +3,16 @@
 One idea keeps the promises: a due run is claimed in the transaction that publishes it. The rows of
 a batch are locked, and those that are still as this beat read them are published, marked with
 their run time, and committed. So, with any number of beats and no leader, no run is sent twice
-unless a beat dies between publishing and commit, and then at most a batch; what could not be
-published was never marked, and is tried again; and ``last_run_at`` is always true.
+unless a beat dies, or loses the database to another, between publishing and commit, and then at
+most a batch; what could not be published was never marked, and is tried again; and
+``last_run_at`` is always true.
 """
 
 import json
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -73,6 +74,7 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.failures = 0  # of the broker or the database, in a row
         self.is_prepared = False
+        self.suspect: int | None = None  # the row that the broker did not take last
         super().__init__(*args, **kwargs)
         self.heap = Heap(self.app.conf.beat_cron_starting_deadline)
 
@@ -129,7 +131,10 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]
                         if waiting.sent_at or self._publish(waiting, row, producer, now):
                             published.append((waiting, row))
                     except OperationalError as error:
-                        away = error
+                        if self.suspect == row.pk:  # connected anew, and again this one: its fault
+                            self._put_off(waiting, row, error)
+                            continue
+                        self.suspect, away = row.pk, error
                         break
                 self._mark([waiting for waiting, _ in published])
             for waiting, row in published:
@@ -158,8 +163,8 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]
                 self.heap.forget(waiting)
             elif runs_of(row) == runs_of(waiting) and self.heap.is_known(row.pk, *when_of(row)):
                 mine.append((waiting, row))
-            else:
-                self.heap.wait(row)
+            else:  # claimed, or changed; a pause by update() has left no date, but no last run
+                self.heap.wait(row, since=None if row.last_run_at else self.heap.known_at)
         return mine
 
     def _publish(self, waiting: Waiting, row: Any, producer: Any, now: datetime) -> bool:
@@ -179,12 +184,16 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]
         if isinstance(entry.failure, OperationalError):
             raise entry.failure
         if entry.failure:
-            self.heap.complain(row, entry.failure)
-            self.heap.push(waiting, retry_at=timezone.now() + RETRY)
+            self._put_off(waiting, row, entry.failure)
             return False
         self.heap.complaints.pop(row.pk, None)
-        waiting.sent_at = now
+        waiting.sent_at, self.suspect = now, None
         return True
+
+    def _put_off(self, waiting: Waiting, row: Any, error: Exception) -> None:
+        """Try a run later that cannot be sent for its own fault; the others do not wait for it."""
+        self.heap.complain(row, error)
+        self.heap.push(waiting, retry_at=timezone.now() + RETRY)
 
     def _mark(self, sent: list[Waiting]) -> None:
         """Write beat's own columns, and end what runs once: a query, but after an outage."""
@@ -225,7 +234,8 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]
     def _disconnect(self) -> None:
         """Let go of connections that may be broken; the next use makes them anew."""
         self.close()
-        connection.close()
+        with suppress(DatabaseError, InterfaceError):
+            connection.close()
 
 
 @contextmanager

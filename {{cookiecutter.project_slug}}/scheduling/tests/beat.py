@@ -48,6 +48,12 @@ class Beat(DatabaseScheduler):
             raise OperationalError("The broker is away.")
         return super().send_task(*args, **kwargs)
 
+    def _ensure_connected(self) -> Any:
+        if self.broker_is_away:
+            self.refused += 1
+            raise OperationalError("The broker is away.")
+        return super()._ensure_connected()
+
     def _mark(self, sent: list[Waiting]) -> None:
         super()._mark(sent)
         self.before_commit()

@@ -22,6 +22,7 @@ from django_celery_beat.models import (
     PeriodicTasks,
     SolarSchedule,
 )
+from kombu.exceptions import OperationalError
 
 from scheduling.scheduler import BATCH, DatabaseScheduler
 from scheduling.tests.beat import Beat
@@ -417,6 +418,11 @@ BAD_ROWS: dict[str, dict[str, Any]] = {
     "an unknown zone": {"interval": None, "crontab_id": "Mars"},
     "an interval that overflows": {"interval_id": "long"},
     "an interval of nothing": {"interval_id": "nothing"},
+    "an interval of nothing, long after its start": {
+        "interval_id": "nothing",
+        "start_time": START - DAY,
+        "date_changed": START - 2 * DAY,
+    },
     "solar without its library": {"interval": None, "solar_id": "sunset"},
 }
 
@@ -448,7 +454,7 @@ def test_a_bad_row_is_skipped_said_once_and_mended(
         )
     make("Bad", **every(minutes=1))
     make("Good", **every(minutes=1))
-    columns = {c: bad[v].pk if c.endswith("_id") else v for c, v in BAD_ROWS[fault].items()}
+    columns = {c: bad[v].pk if c[-3:] == "_id" else v for c, v in BAD_ROWS[fault].items()}
     PeriodicTask.objects.filter(name="Bad").update(**columns)
 
     for _ in range(5):
@@ -461,7 +467,9 @@ def test_a_bad_row_is_skipped_said_once_and_mended(
     assert len(said) == 1
 
     PeriodicTask.objects.filter(name="Bad").update(
-        **every(minutes=1), crontab=None, solar=None, args="[]", kwargs="{}", headers="{}"
+        **every(minutes=1),
+        **dict.fromkeys(("crontab", "solar", "start_time")),
+        **{"args": "[]", "kwargs": "{}", "headers": "{}"},
     )
     PeriodicTasks.update_changed()
     for _ in range(3):
@@ -480,6 +488,93 @@ def test_a_run_that_celery_refuses_does_not_hold_up_the_others(beat: Beat, clock
 
     assert len(dues(beat, "Good")) == 3
     assert row("Wrong").last_run_at is None
+
+
+def test_a_message_that_the_broker_refuses_does_not_hold_up_the_others(
+    beat: Beat, clock: Any
+) -> None:
+    make("Wrong", **every(minutes=1), queue="a key of another type")
+    make("Good", **every(minutes=1))
+    send = beat.send_task
+
+    def refuse_one(*args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("queue"):
+            raise OperationalError("WRONGTYPE")
+        return send(*args, **kwargs)
+
+    beat.send_task = refuse_one  # type: ignore[method-assign]
+    for _ in range(40):
+        beat.run()
+        clock.shift(10 * SECOND)
+
+    assert dues(beat, "Wrong") == []
+    assert len(dues(beat, "Good")) >= 5
+
+
+def test_what_was_sent_is_not_missed_however_long_the_database_is_away(
+    beat: Beat, clock: Any
+) -> None:
+    make(**once(START + MINUTE))
+    beat.run()
+    clock.shift(MINUTE)
+
+    def fail() -> None:
+        raise DatabaseError("The database is away.")
+
+    beat.before_commit = fail
+    beat.run()
+    clock.shift(2 * HOUR)
+    beat.run()
+    beat.before_commit = lambda: None
+    beat.run()
+
+    assert (len(beat.sent), row().total_run_count, row().enabled) == (1, 1, False)
+
+
+def test_a_pause_before_the_first_run_counts_too(beat: Beat, clock: Any) -> None:
+    make(**every(hours=1))
+    beat.run()
+    for minutes, enabled in ((10, False), (50, True)):
+        clock.move_to(START + minutes * MINUTE)
+        edit(enabled=enabled)
+        beat.run()
+    clock.move_to(START + 65 * MINUTE)
+    beat.run()
+    assert beat.sent == []
+
+    clock.move_to(START + 110 * MINUTE)
+    beat.run()
+    assert dues(beat) == [START + 110 * MINUTE]
+
+
+def test_a_pause_and_its_end_by_update_between_two_looks_do_not_run_at_once(
+    beat: Beat, clock: Any
+) -> None:
+    make(**every(hours=1))
+    beat.run()
+    clock.shift(HOUR)
+    beat.run()
+    clock.shift(59 * MINUTE)
+    beat.run()
+    PeriodicTask.objects.update(enabled=False, last_run_at=None)  # as django-celery-beat's actions
+    PeriodicTask.objects.update(enabled=True)
+    clock.shift(MINUTE)
+    beat.tick()
+
+    assert dues(beat) == [START + HOUR]
+
+
+def test_rows_that_are_gone_are_forgotten(beat: Beat, clock: Any) -> None:
+    make(**every(hours=1))
+    make("Bad", **every(hours=1))
+    PeriodicTask.objects.filter(name="Bad").update(interval=None)
+    beat.run()
+    assert beat.heap.waiting and beat.heap.complaints
+
+    clock.shift(SECOND)
+    PeriodicTask.objects.all().delete()
+    beat.run()
+    assert not beat.heap.waiting and not beat.heap.complaints
 
 
 def test_a_burst_costs_a_query_for_many_runs(beat: Beat, clock: Any) -> None:
