@@ -348,15 +348,21 @@ def redis_away(arena: Arena, seconds: float = 20) -> dict[str, float]:
     }
 
 
-def postgres_away(arena: Arena, seconds: float = 40) -> dict[str, float]:
-    """Postgres is restarted, then away across a reload, with 20 five-second schedules."""
+def postgres_away(arena: Arena, seconds: float = 40, age: float = 0) -> dict[str, float]:
+    """Postgres is restarted, then away across a reload, with 20 five-second schedules.
+
+    Stock beat reloads by itself every five minutes: at that ``age``, then, it is away.
+    """
     arena.make("for n in range(20): task(f'Every {n}', interval=every(5))")
-    beat = arena.start_beat()
+    beat, started = arena.start_beat(), time.monotonic()
     arena.wait_for_message(20)
     arena.postgres.stop()
     arena.postgres.start()
     arena.wait_for_message(20, since=len(arena.messages))
-    arena.make("PeriodicTasks.update_changed()")
+    if age:
+        time.sleep(age - (time.monotonic() - started))
+    else:
+        arena.make("PeriodicTasks.update_changed()")
     arena.postgres.stop()
     time.sleep(seconds)
     before = len(arena.messages)

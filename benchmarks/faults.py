@@ -20,6 +20,7 @@ SCENARIOS: dict[str, Callable[[arena.Arena], dict[str, float]]] = {
     "ended by SIGTERM in a burst": arena.sigterm_in_a_burst,
     "Redis away": arena.redis_away,
     "Postgres away": arena.postgres_away,
+    "Postgres away when five minutes are over": partial(arena.postgres_away, age=285),
 }
 
 
