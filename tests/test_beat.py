@@ -54,7 +54,7 @@ def test_saving_rows_doubles_nothing(place: arena.Arena) -> None:
     counted = arena.rows_saved_all_the_time(place, seconds=10)
 
     assert counted["doubled"] == 0
-    assert counted["longest gap, s"] < 4
+    assert counted["longest gap, s"] < 10
 
 
 def test_beats_that_are_killed_leave_no_gap(place: arena.Arena) -> None:

@@ -14,7 +14,7 @@ TEN = datetime(2026, 6, 1, 10, 20, tzinfo=UTC)
 
 
 @pytest.mark.filterwarnings("ignore:No directory at")  # WhiteNoise, before collectstatic
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("action", ["enable_tasks", "toggle_tasks"])
 def test_what_is_enabled_is_due_at_its_next_time_also_after_a_restart(
     admin_client: Client, action: str
