@@ -17,6 +17,8 @@ import psycopg
 import pytest
 from redis import Redis, RedisError
 
+from service import free_port
+
 TEMPLATE = Path(__file__).resolve().parent.parent
 FOREIGN = (
     "CELERY_",
@@ -106,12 +108,6 @@ def unavailable(reason: str) -> NoReturn:
     if os.environ.get("REQUIRE_SERVICES") == "1":
         pytest.fail(f"{reason}, and REQUIRE_SERVICES=1")
     pytest.skip(reason)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def listens(url: str) -> bool:

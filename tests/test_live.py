@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from conftest import Project, free_port
+from conftest import Project
+from service import free_port
 
 SUCCEEDED = "succeeded in"
 SNIPPET = """

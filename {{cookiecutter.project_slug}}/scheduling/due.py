@@ -25,6 +25,7 @@ TIMINGS: dict[str, type[Model]] = {
     "solar": SolarSchedule,
     "clocked": ClockedSchedule,
 }
+TIMING_KEYS = [f"{name}_id" for name in TIMINGS]
 # A row that says when, as its foreign key and the values of its columns.
 Timing = tuple[str, tuple[Any, ...]]
 

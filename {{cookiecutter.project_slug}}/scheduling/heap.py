@@ -18,12 +18,20 @@ from django.db import close_old_connections
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask, PeriodicTasks
 
-from scheduling.due import TIMINGS, Timing, catch_up, first_due, read_timings, schedule_of
+from scheduling.due import (
+    TIMING_KEYS,
+    TIMINGS,
+    Timing,
+    catch_up,
+    first_due,
+    read_timings,
+    schedule_of,
+)
 
 LOOK_EVERY = 1.0  # seconds between two looks for changes
 CHUNK = 5_000  # rows read at once, between two batches of runs
 FEW = 100  # rows that are read by their keys
-WHEN = [*(f"{name}_id" for name in TIMINGS), "start_time", "expires"]
+WHEN = [*TIMING_KEYS, "start_time", "expires"]
 RUNS = ["last_run_at", "total_run_count"]  # what a claim changes, and nobody else does
 when_of, runs_of = attrgetter(*WHEN), attrgetter(*RUNS)
 

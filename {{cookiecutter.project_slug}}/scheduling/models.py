@@ -6,6 +6,8 @@ from django.db.models.signals import post_save, pre_save
 from django.dispatch import receiver
 from django_celery_beat.models import PeriodicTask
 
+from scheduling.due import TIMING_KEYS
+
 
 class Declaration(models.Model):
     """What code declared about a schedule when it was last seeded: the base of the next merge."""
@@ -19,9 +21,6 @@ class Declaration(models.Model):
 
     def __str__(self) -> str:
         return self.name
-
-
-TIME_COLUMNS = ("interval_id", "crontab_id", "solar_id", "clocked_id", "start_time")
 
 
 @receiver(pre_save, sender=PeriodicTask)
@@ -38,7 +37,7 @@ def keep_run_times(
     instance._run_times = instance.last_run_at, instance.total_run_count
     instance.total_run_count = F("total_run_count")
     if instance.enabled:
-        same_time = {column: getattr(instance, column) for column in TIME_COLUMNS}
+        same_time = {column: getattr(instance, column) for column in (*TIMING_KEYS, "start_time")}
         instance.last_run_at = Case(When(enabled=True, **same_time, then=F("last_run_at")))
 
 

@@ -17,10 +17,10 @@ from django.db.models.deletion import Collector
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask, PeriodicTasks
 
+from scheduling.due import TIMINGS
 from scheduling.models import Declaration
 from scheduling.schedule import Schedule, canonical, describe
 
-TIMINGS = ("interval", "crontab", "solar", "clocked")  # PeriodicTask's foreign keys that say when
 MARKS = {"+": "added", "~": "changed", "!": "kept as an operator has it", "-": "deleted"}
 Line = tuple[str, str]  # a mark, and what it marks
 
@@ -269,8 +269,7 @@ def _columns(values: dict[str, Any], timings: dict[str, Any]) -> dict[str, Any]:
     columns = dict(values)
     if "when" in values:
         timing = timings[columns.pop("when")]
-        for name in TIMINGS:
-            model = PeriodicTask._meta.get_field(name).related_model
+        for name, model in TIMINGS.items():
             columns[name] = timing if isinstance(timing, model) else None
     if "expires" in values:
         columns |= {"expire_seconds": values["expires"], "expires": None}
