@@ -53,7 +53,9 @@ CELERY_BEAT_SCHEDULER = env.str(
 )
 # Seconds; a run that was missed for longer, as beat was away or paused, is skipped with a warning.
 CELERY_BEAT_CRON_STARTING_DEADLINE = env.int("CELERY_BEAT_CRON_STARTING_DEADLINE", default=3600)
-LATE_AFTER = env.int("LATE_AFTER", default=60)  # seconds; a run that starts later is logged
+# Seconds; a run that starts later is logged, and a schedule whose run is not sent is overdue.
+LATE_AFTER = env.int("LATE_AFTER", default=60)
+RUN_HISTORY_DAYS = env.int("RUN_HISTORY_DAYS", default=14)
 SEED_SCHEDULES_ON_MIGRATE = env.bool("SEED_SCHEDULES_ON_MIGRATE", default=True)
 # A queue of its own: services that share a broker do not take each other's tasks.
 CELERY_TASK_DEFAULT_QUEUE = env.str("CELERY_TASK_DEFAULT_QUEUE", default=PACKAGE)
@@ -83,6 +85,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django_celery_beat",
+    "django_celery_results",
     "scheduling",
     "application",
 ]
@@ -177,8 +180,11 @@ if not CELERY_BROKER_URL:
 CELERY_TIMEZONE = TIME_ZONE  # crontabs mean local time
 CELERY_ACCEPT_CONTENT = ["json"]  # a message can never run code, as a pickle can
 CELERY_TASK_SERIALIZER = "json"
-CELERY_TASK_IGNORE_RESULT = True  # nobody reads results yet
-CELERY_RESULT_EXPIRES = None  # so there are none to clean up
+CELERY_RESULT_BACKEND = "scheduling.results.DatabaseBackend"  # the run history
+CELERY_TASK_IGNORE_RESULT = True  # of what is no run; tasks whose result is read say False
+CELERY_TASK_TRACK_STARTED = True  # when a run was started, and which are running
+CELERY_RESULT_EXTENDED = True  # its schedule, task, arguments and worker
+CELERY_RESULT_EXPIRES = None  # clean_up_history deletes in batches, not all at once
 CELERY_TASK_SOFT_TIME_LIMIT = 5 * 60  # seconds; a hanging task must not hold its worker ...
 CELERY_TASK_TIME_LIMIT = CELERY_TASK_SOFT_TIME_LIMIT + 60  # ... and gets a minute to clean up
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1  # a long task does not hold back the ones behind it
