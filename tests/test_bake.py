@@ -26,6 +26,7 @@ scheduling/__init__.py scheduling/admin.py scheduling/apps.py scheduling/broker.
 scheduling/checks.py
 scheduling/due.py scheduling/heap.py scheduling/history.py scheduling/lateness.py
 scheduling/models.py scheduling/results.py scheduling/schedules.py scheduling/tasks.py
+scheduling/words.py
 scheduling/registry.py scheduling/schedule.py scheduling/scheduler.py scheduling/seed.py
 scheduling/management/__init__.py scheduling/management/commands/__init__.py
 scheduling/management/commands/dev.py scheduling/management/commands/seed_schedules.py
@@ -36,7 +37,7 @@ scheduling/tests/test_admin.py
 scheduling/tests/test_broker.py scheduling/tests/test_checks.py scheduling/tests/test_due.py
 scheduling/tests/test_history.py scheduling/tests/test_lateness.py scheduling/tests/test_registry.py
 scheduling/tests/test_schedule.py scheduling/tests/test_scheduler.py scheduling/tests/test_seed.py
-scheduling/tests/test_settings.py
+scheduling/tests/test_settings.py scheduling/tests/test_words.py
 """.split()
 
 HOSTILE = [
