@@ -79,7 +79,7 @@ def store(name: str, due: datetime, *states: str, retries: int = 0, **times: tim
 def test_a_run_tells_when_it_was_due_queued_started_and_done() -> None:
     store("Nightly", NOON, "STARTED", "SUCCESS", late=5 * SECOND)
 
-    [run] = history.runs()
+    [run] = history.read(Run.objects.order_by("pk"))
 
     assert (run.schedule, run.scheduled_for, run.queued_at) == ("Nightly", NOON, NOON)
     assert (run.state, run.late, run.took, run.retries) == ("SUCCESS", 5 * SECOND, SECOND, 0)
@@ -93,7 +93,7 @@ def test_a_run_that_is_retried_is_one_run_that_started_when_it_was_first_tried()
     store("Nightly", NOON, "STARTED", "RETRY")
     store("Nightly", NOON, "STARTED", "FAILURE", retries=1, late=MINUTE)
 
-    [run] = history.runs()
+    [run] = history.read(Run.objects.order_by("pk"))
 
     assert (run.state, run.retries, run.late, run.took) == ("FAILURE", 1, 0 * SECOND, 61 * SECOND)
     assert TaskResult.objects.get().traceback == "Traceback …"
@@ -103,7 +103,10 @@ def test_a_run_that_goes_on_or_never_started_has_no_duration() -> None:
     store("Goes on", NOON, "STARTED")
     store("Expired", NOON, "REVOKED")
 
-    assert [(run.schedule, run.late is None, run.took) for run in history.runs()] == [
+    assert [
+        (run.schedule, run.late is None, run.took)
+        for run in history.read(Run.objects.order_by("pk"))
+    ] == [
         ("Goes on", False, None),
         ("Expired", True, None),
     ]
@@ -283,7 +286,7 @@ def test_clean_up_deletes_what_is_older_than_two_weeks() -> None:
     with time_machine.travel(NOON, tick=False):
         assert clean_up_history.apply().result == 1
 
-    assert [run.schedule for run in history.runs()] == ["Young"]
+    assert [run.schedule for run in history.read(Run.objects.order_by("pk"))] == ["Young"]
     assert TaskResult.objects.count() == 1
     assert not Heartbeat.objects.exists()
 
