@@ -208,7 +208,7 @@ class PeriodicTaskAdmin(KeepsDeclared, base.PeriodicTaskAdmin):  # type: ignore[
             '<strong class="{}">{}</strong> {}',
             "bad" if run.kind in ("failed", "revoked") else run.kind,
             run.kind.capitalize(),
-            format_html_join(", ", "{}", ((part,) for part in parts)),
+            format_html_join(", ", '<span class="whole">{}</span>', ((part,) for part in parts)),
         )
 
     @admin.display(description=f"Last {RECENT} runs")

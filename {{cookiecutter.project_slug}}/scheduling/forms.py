@@ -37,6 +37,11 @@ class PeriodicTaskForm(Base):  # type: ignore[misc]  # it has no types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        for name in {"start_time", "expires"} & self.fields.keys():
+            for part, widget in zip(
+                ("date", "time"), self.fields[name].widget.widgets, strict=True
+            ):
+                widget.attrs["aria-label"] = f"{self.fields[name].label}, {part}"  # Django has none
         stored = self.instance.task
         if "task" in self.fields and stored and stored not in registered_tasks():
             choices = [*task_choices(), (stored, f"{stored}: no worker knows it")]

@@ -160,6 +160,7 @@ def test_the_list_says_whether_beat_ticks(admin_client: Client) -> None:
     assert "there:2, 3 s ago" in text_of(admin_client.get(LIST))
 
 
+@pytest.mark.django_db(transaction=True)  # beat closes connections
 def test_beat_says_that_it_ticks() -> None:
     Beat().run()
 
