@@ -267,6 +267,11 @@ class PeriodicTaskAdmin(KeepsDeclared, base.PeriodicTaskAdmin):  # type: ignore[
         )
         return answer
 
+    def save_model(self, request: HttpRequest, row: Any, form: Any, change: bool) -> None:
+        super().save_model(request, row, form, change)
+        if change and "name" in form.changed_data:
+            history.rename(form.initial["name"], row.name)
+
     def page_of(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         now = timezone.now()
         [view] = history.overview([row], now, CHART)

@@ -153,6 +153,12 @@ def runs_since(names: Collection[str], start: datetime, most: int) -> dict[str, 
     return found
 
 
+def rename(old: str, new: str) -> None:
+    """Let the runs of a schedule follow it to another name."""
+    TaskResult.objects.filter(periodic_task_name=old).update(periodic_task_name=new)
+    Run.objects.filter(schedule=old).update(schedule=new)
+
+
 def errors(runs: Iterable[Ran]) -> dict[str, str]:
     """What went wrong with the runs that failed, in one line each, by task ids. One query."""
     failed = [run.pk for run in runs if run.kind in ("failed", "retrying")]

@@ -17,6 +17,7 @@ from django.db.models.deletion import Collector
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask, PeriodicTasks
 
+from scheduling import history
 from scheduling.due import TIMINGS
 from scheduling.models import Declaration
 from scheduling.schedule import Schedule, canonical, describe
@@ -167,6 +168,8 @@ def apply(changes: Iterable[Change]) -> None:
             added.append(merge.row)
         elif merge.written:
             columns = _columns({what: values[what] for what in merge.written}, timings)
+            if "name" in merge.written:
+                history.rename(merge.row.name, merge.schedule.name)
             if "when" in merge.written:
                 columns["last_run_at"] = None  # another time counts from now, as in keep_run_times
             for column, value in columns.items():

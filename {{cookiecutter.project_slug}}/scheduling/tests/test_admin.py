@@ -545,6 +545,20 @@ def test_a_row_whose_task_is_gone_must_get_another(admin_client: Client) -> None
     assert "No worker knows this task: choose another." in text_of(answer)
 
 
+def test_a_schedule_that_is_renamed_keeps_its_history(admin_client: Client) -> None:
+    row = make("Old", last_run_at=NOON, **every(10))
+    store("Old", NOON, "STARTED", "SUCCESS")
+    data = form(name="New", interval=row.interval_id)
+
+    assert (
+        "was changed successfully"
+        in messages(admin_client.post(page_of(row), data, follow=True))[0]
+    )
+
+    assert [run.schedule for run in Run.objects.all()] == ["New"]
+    assert TaskResult.objects.filter(periodic_task_name="New").exists()
+
+
 def test_the_next_five_times_are_shown_before_saving(admin_client: Client) -> None:
     crontab = CrontabSchedule.objects.create(hour="3", minute="0", timezone="UTC")
 
