@@ -87,6 +87,7 @@ INSTALLED_APPS = [
     "application",
 ]
 MIDDLEWARE = [
+    "scheduling.health.Middleware",  # first: it answers probes, who know no host name
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
