@@ -25,7 +25,7 @@ architecture_portal/settings.py architecture_portal/urls.py architecture_portal/
 scheduling/__init__.py scheduling/admin.py scheduling/apps.py scheduling/broker.py
 scheduling/checks.py
 scheduling/due.py scheduling/health.py scheduling/heap.py scheduling/lateness.py
-scheduling/models.py
+scheduling/logs.py scheduling/models.py
 scheduling/registry.py scheduling/schedule.py scheduling/scheduler.py scheduling/seed.py
 scheduling/management/__init__.py scheduling/management/commands/__init__.py
 scheduling/management/commands/dev.py scheduling/management/commands/seed_schedules.py
@@ -33,7 +33,8 @@ scheduling/migrations/__init__.py scheduling/migrations/0001_initial.py
 scheduling/tests/__init__.py scheduling/tests/beat.py scheduling/tests/conftest.py
 scheduling/tests/test_admin.py
 scheduling/tests/test_broker.py scheduling/tests/test_checks.py scheduling/tests/test_due.py
-scheduling/tests/test_health.py scheduling/tests/test_lateness.py scheduling/tests/test_registry.py
+scheduling/tests/test_health.py scheduling/tests/test_lateness.py scheduling/tests/test_logs.py
+scheduling/tests/test_registry.py
 scheduling/tests/test_schedule.py scheduling/tests/test_scheduler.py scheduling/tests/test_seed.py
 scheduling/tests/test_settings.py
 """.split()

@@ -45,6 +45,11 @@ BEHIND_PROXY = env.bool("BEHIND_PROXY", default=False)
 SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=not DEBUG)
 SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=0 if DEBUG else 30 * 24 * 3600)
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
+LOG_FORMAT = env.str(
+    "LOG_FORMAT",
+    default="plain" if DEBUG else "json",
+    validate=validate.OneOf(["json", "plain"], error="Must be json or plain."),
+)
 CELERY_BROKER_URL = env.str(
     "CELERY_BROKER_URL", default="" if DEBUG else REQUIRED, validate=not_empty
 )
@@ -163,9 +168,24 @@ SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {"run": {"()": "scheduling.logs.RunFilter"}},
+    "formatters": {
+        "json": {"()": "scheduling.logs.Formatter"},
+        "plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
+    },
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "filters": ["run"],
+            "formatter": LOG_FORMAT,
+        },
+    },
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
+    "loggers": {  # without handlers of their own: each line comes once, and like the others
+        "django": {},
+        "gunicorn.access": {"propagate": True},
+        "gunicorn.error": {"propagate": True},
+    },
 }
 
 # Celery: https://docs.celeryq.dev/en/stable/userguide/configuration.html

@@ -180,6 +180,39 @@ def test_the_environment_wins_over_the_env_file(run: Run, tmp_path: Path) -> Non
     assert found == [True, "DEBUG", "from-the-file"]
 
 
+SAY = """
+import logging
+logging.getLogger("app").warning("Two\\nlines")
+logging.getLogger("django.request").warning("Not found")
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_json"),
+    [
+        ({"DEBUG": "true"}, False),
+        ({"DEBUG": "true", "LOG_FORMAT": "json"}, True),
+        (PRODUCTION, True),
+        (PRODUCTION | {"LOG_FORMAT": "plain"}, False),
+    ],
+)
+def test_logs_are_json_in_production_and_plain_in_development(
+    run: Run, environment: dict[str, str], is_json: bool
+) -> None:
+    written = run(SAY, **environment).stderr
+
+    assert written.count("Not found") == 1
+    if is_json:
+        lines = [json.loads(line)["message"] for line in written.splitlines()]
+        assert lines == ["Two\nlines", "Not found"]
+    else:
+        assert " WARNING app: Two\nlines\n" in written
+
+
+def test_a_log_format_that_there_is_not_is_refused(run: Run) -> None:
+    assert "  LOG_FORMAT: Must be json or plain." in run("", **PRODUCTION, LOG_FORMAT="xml").stderr
+
+
 @pytest.mark.parametrize(
     ("cache", "refused"),
     [
