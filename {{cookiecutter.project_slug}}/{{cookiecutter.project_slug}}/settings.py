@@ -6,12 +6,13 @@ wrong is said in one message.
 """
 
 import ssl
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qs, quote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
-from environs import Env, EnvValidationError, validate
+from environs import Env, EnvValidationError, ValidationError, validate
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 PROJECT_NAME = {{ cookiecutter.__python_name }}
@@ -24,6 +25,13 @@ env.read_env(BASE_DIR / ".env", recurse=False)
 DEBUG = env.bool("DEBUG", default=False)
 REQUIRED: Any = ...  # what environs takes for "no default"
 not_empty = validate.Length(min=0 if DEBUG else 1, error="Must not be empty.")
+
+
+def needs_sentry(dsn: str) -> None:
+    """Refuse to drop errors silently."""
+    if dsn and not find_spec("sentry_sdk"):
+        raise ValidationError("Needs the extra: uv sync --no-dev --extra sentry.")
+
 
 SECRET_KEY = env.str(
     "SECRET_KEY", default="development-only" if DEBUG else REQUIRED, validate=not_empty
@@ -50,6 +58,7 @@ LOG_FORMAT = env.str(
     default="plain" if DEBUG else "json",
     validate=validate.OneOf(["json", "plain"], error="Must be json or plain."),
 )
+SENTRY_DSN = env.str("SENTRY_DSN", default="", validate=needs_sentry)
 CELERY_BROKER_URL = env.str(
     "CELERY_BROKER_URL", default="" if DEBUG else REQUIRED, validate=not_empty
 )
@@ -187,6 +196,19 @@ LOGGING = {
         "gunicorn.error": {"propagate": True},
     },
 }
+
+if SENTRY_DSN:  # the SDK itself reads SENTRY_ENVIRONMENT and SENTRY_RELEASE
+    import sentry_sdk
+    from sentry_sdk.integrations.celery import CeleryIntegration
+
+    sentry_sdk.init(
+        SENTRY_DSN,
+        integrations=[CeleryIntegration(monitor_beat_tasks=True)],
+        # Addresses of mails and what people type stay here.
+        send_default_pii=False,
+        include_local_variables=False,
+        max_request_body_size="never",
+    )
 
 # Celery: https://docs.celeryq.dev/en/stable/userguide/configuration.html
 

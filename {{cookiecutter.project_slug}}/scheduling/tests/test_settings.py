@@ -213,6 +213,37 @@ def test_a_log_format_that_there_is_not_is_refused(run: Run) -> None:
     assert "  LOG_FORMAT: Must be json or plain." in run("", **PRODUCTION, LOG_FORMAT="xml").stderr
 
 
+SENTRY_DSN = "http://key@127.0.0.1:9/1"
+
+
+def test_sentry_is_told_nothing_personal(run: Run) -> None:
+    code = """
+import sentry_sdk
+options = sentry_sdk.get_client().options
+names = ["dsn", "environment", "release", "send_default_pii", "include_local_variables"]
+[options[name] for name in [*names, "max_request_body_size"]]
+"""
+    names = {"SENTRY_ENVIRONMENT": "staging", "SENTRY_RELEASE": "portal@1.2"}
+
+    options = value(run, code, **PRODUCTION, **names, SENTRY_DSN=SENTRY_DSN)
+
+    assert options == [SENTRY_DSN, "staging", "portal@1.2", False, False, "never"]
+
+
+def test_without_a_dsn_there_is_no_sentry(run: Run) -> None:
+    assert value(run, "import sys\n'sentry_sdk' in sys.modules", **PRODUCTION) is False
+
+
+def test_a_dsn_without_sentrys_package_is_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['sentry_sdk'] = None\n")
+    path = f"{tmp_path}:{settings.BASE_DIR}"
+
+    process = run("", **PRODUCTION, SENTRY_DSN=SENTRY_DSN, PYTHONPATH=path)
+
+    assert process.returncode != 0
+    assert "  SENTRY_DSN: Needs the extra: uv sync --no-dev --extra sentry." in process.stderr
+
+
 @pytest.mark.parametrize(
     ("cache", "refused"),
     [
