@@ -59,7 +59,7 @@ def store(name: str, due: datetime, *states: str, retries: int = 0, **times: tim
     """What a worker stores of a run, state by state, each a second after the one before."""
     headers = {"scheduled_for": due.isoformat(), "periodic_task_name": name}
     request = Context(
-        headers=headers | {"queued_at": due.isoformat()},
+        headers=headers | {"queued_at": (due + times.get("queued", 0 * SECOND)).isoformat()},
         task="some.task",
         retries=retries,
         hostname="celery@here",
