@@ -158,6 +158,7 @@ def test_the_list_says_whether_beat_ticks(admin_client: Client) -> None:
     Heartbeat.objects.create(beat="there:2", ticked_at=NOON - timedelta(seconds=3))
     assert "Beat ticks:" in text_of(admin_client.get(LIST))
     assert "there:2, 3 s ago" in text_of(admin_client.get(LIST))
+    assert "here:1" not in text_of(admin_client.get(LIST))
 
 
 @pytest.mark.django_db(transaction=True)  # beat closes connections
