@@ -218,8 +218,8 @@ def test_the_page_of_a_schedule_shows_runs_times_and_changes(admin_client: Clien
 
 def test_lateness_shown_is_start_minus_due_time(admin_client: Client) -> None:
     row = make("Row", last_run_at=NOON - 5 * MINUTE, **every(10))
-    held_up = {"queued": timedelta(seconds=40), "late": timedelta(seconds=83)}
-    store("Row", NOON - 5 * MINUTE, "STARTED", "SUCCESS", **held_up)
+    queued, late = timedelta(seconds=40), timedelta(seconds=83)
+    store("Row", NOON - 5 * MINUTE, "STARTED", "SUCCESS", queued=queued, late=late)
     [started] = TaskResult.objects.values_list("date_started", flat=True)
 
     assert started == Run.objects.get().scheduled_for + timedelta(seconds=83)
