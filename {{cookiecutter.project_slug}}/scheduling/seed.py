@@ -20,6 +20,7 @@ from django_celery_beat.models import PeriodicTask, PeriodicTasks
 from scheduling.due import TIMINGS
 from scheduling.models import Declaration
 from scheduling.schedule import Schedule, canonical, describe
+from scheduling.words import printable
 
 MARKS = {"+": "added", "~": "changed", "!": "kept as an operator has it", "-": "deleted"}
 Line = tuple[str, str]  # a mark, and what it marks
@@ -194,7 +195,7 @@ def report(changes: Iterable[Change], style: Style) -> str:
     changes = list(changes)
     styles = {"+": style.SUCCESS, "~": style.WARNING, "!": style.NOTICE, "-": style.ERROR}
     lines = [
-        styles[mark](f"  {mark} {_printable(text)}")
+        styles[mark](f"  {mark} {printable(text)}")
         for change in changes
         for mark, text in change.lines
     ]
@@ -310,8 +311,3 @@ def _canonical_text(text: str) -> str:
 
 def _show(value: Any) -> str:
     return "none" if value is None else str(value) or '""'
-
-
-def _printable(text: str) -> str:
-    """Nobody's line break or escape sequence gets into a report or a terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
