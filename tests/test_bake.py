@@ -26,10 +26,11 @@ scheduling/__init__.py scheduling/admin.py scheduling/apps.py scheduling/broker.
 scheduling/checks.py
 scheduling/due.py scheduling/heap.py scheduling/history.py scheduling/lateness.py
 scheduling/models.py scheduling/results.py scheduling/schedules.py scheduling/tasks.py
-scheduling/words.py
+scheduling/words.py scheduling/health.py scheduling/metrics.py
 scheduling/registry.py scheduling/schedule.py scheduling/scheduler.py scheduling/seed.py
 scheduling/management/__init__.py scheduling/management/commands/__init__.py
 scheduling/management/commands/dev.py scheduling/management/commands/seed_schedules.py
+scheduling/management/commands/schedules.py
 scheduling/migrations/__init__.py scheduling/migrations/0001_initial.py
 scheduling/migrations/0002_history.py
 scheduling/tests/__init__.py scheduling/tests/beat.py scheduling/tests/conftest.py
@@ -38,6 +39,8 @@ scheduling/tests/test_broker.py scheduling/tests/test_checks.py scheduling/tests
 scheduling/tests/test_history.py scheduling/tests/test_lateness.py scheduling/tests/test_registry.py
 scheduling/tests/test_schedule.py scheduling/tests/test_scheduler.py scheduling/tests/test_seed.py
 scheduling/tests/test_settings.py scheduling/tests/test_words.py
+scheduling/tests/test_health_schedules.py scheduling/tests/test_metrics.py
+scheduling/tests/test_schedules_command.py
 """.split()
 
 HOSTILE = [

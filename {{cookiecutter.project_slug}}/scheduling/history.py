@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import reduce
+from functools import lru_cache, reduce
 from itertools import accumulate
 from operator import itemgetter, or_
 from typing import Any
@@ -253,10 +253,11 @@ def overview(rows: Iterable[PeriodicTask], now: datetime, count: int = 20) -> li
     """What is known of some rows, with their last runs: two queries for all of them."""
     rows = list(rows)
     found = last_runs([row.name for row in rows], count)
-    return [_overview(row, found[row.name], now) for row in rows]
+    return [view_of(row, found[row.name], now) for row in rows]
 
 
-def _overview(row: PeriodicTask, its_runs: list[Run], now: datetime) -> Overview:
+def view_of(row: PeriodicTask, its_runs: list[Run], now: datetime) -> Overview:
+    """What is known of a row, given its last runs."""
     view = Overview(row, its_runs)
     try:
         timing, due = timing_of(row), next(upcoming(row, now), None)
@@ -275,7 +276,12 @@ def in_words(row: PeriodicTask) -> str:
         timing = row.interval or row.solar or row.clocked
         return describe(timing) if timing else "never"
     parts = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
-    text = " ".join(getattr(crontab, part).replace(" ", "") for part in parts)
+    text = _crontab_in_words(" ".join(getattr(crontab, part).replace(" ", "") for part in parts))
+    return f"{text}, {crontab.timezone}"
+
+
+@lru_cache(maxsize=4096)  # the library reads its translations anew each time, half a millisecond
+def _crontab_in_words(text: str) -> str:
     with suppress(FormatException, MissingFieldException, WrongArgumentException):
         text = get_description(text, DAY_OF_24_HOURS)
-    return f"{text[:1].lower()}{text[1:]}, {crontab.timezone}"
+    return text[:1].lower() + text[1:]

@@ -6,12 +6,14 @@ from itertools import islice
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 
 from scheduling import history
 from scheduling.due import TIMINGS
 from scheduling.history import Overview
+from scheduling.models import Run
 from scheduling.words import duration, printable, relative
 
 CHUNK = 200  # schedules that are read at once, with their last runs
@@ -36,7 +38,8 @@ class Command(BaseCommand):
         styles |= {"broken": self.style.ERROR, "paused": self.style.WARNING}
         failing, counts = history.failing(), Counter[str]()
         self.stdout.write(f"beat: {_heartbeat(now)}\n{_cut(HEADINGS, width)}")
-        for view in _overdue(now) if overdue else _all(now):
+        rows = _overdue(now) if overdue else _rows().order_by("name").iterator(CHUNK)
+        for view in _views(rows, now):
             state = _state(view, view.row.name in failing)
             counts[state] += 1
             text = _cut(_line(view, state, now), width)
@@ -47,18 +50,28 @@ class Command(BaseCommand):
         self.stdout.write(f"{counts.total()} schedules{''.join(named)}")
 
 
-def _all(now: datetime) -> Iterator[Overview]:
-    rows = PeriodicTask.objects.order_by("name").select_related(*TIMINGS).iterator(CHUNK)
-    while chunk := list(islice(rows, CHUNK)):
-        yield from history.overview(chunk, now, count=1)
+def _rows() -> QuerySet[PeriodicTask]:
+    """With the key of the last run of each: ``history.last_runs`` is for few schedules."""
+    last = Run.objects.filter(schedule=OuterRef("name")).order_by("-scheduled_for", "-queued_at")
+    rows: QuerySet[PeriodicTask] = PeriodicTask.objects.annotate(
+        last_run=Subquery(last.values("pk")[:1])
+    )
+    return rows.select_related(*TIMINGS)
 
 
-def _overdue(now: datetime) -> Iterator[Overview]:
+def _overdue(now: datetime) -> Iterator[PeriodicTask]:
     """Those that have been so for the longest first."""
     keys = iter(history.overdue(now))
     while chunk := list(islice(keys, CHUNK)):
-        rows = PeriodicTask.objects.select_related(*TIMINGS).in_bulk(chunk)
-        yield from history.overview((rows[key] for key in chunk if key in rows), now, count=1)
+        rows = _rows().in_bulk(chunk)
+        yield from (rows[key] for key in chunk if key in rows)
+
+
+def _views(rows: Iterator[Any], now: datetime) -> Iterator[Overview]:
+    while chunk := list(islice(rows, CHUNK)):
+        runs = history.runs().in_bulk([row.last_run for row in chunk if row.last_run])
+        for row in chunk:
+            yield history.view_of(row, [runs[row.last_run]] if row.last_run in runs else [], now)
 
 
 def _heartbeat(now: datetime) -> str:
