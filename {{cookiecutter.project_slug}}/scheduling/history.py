@@ -1,5 +1,6 @@
 """What ran, when and how late, and what runs next: queries, no views."""
 
+import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from django.db.models import CharField, F, Max, Min, OuterRef, Q, QuerySet, Subq
 from django.db.models.functions import Cast, Coalesce
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
+from django_celery_results.models import TaskResult
 from kombu.utils.imports import symbol_by_name
 
 from scheduling.due import (
@@ -58,33 +60,122 @@ def late_after() -> timedelta:
     return timedelta(seconds=getattr(settings, "LATE_AFTER", 60))
 
 
-def is_late(run: Run) -> bool:
-    return run.late is not None and run.late > late_after()
+def kept() -> timedelta:
+    """For how long the history is kept."""
+    return timedelta(days=getattr(settings, "RUN_HISTORY_DAYS", 14))
 
 
-# What ran
+# How a run went, in one word that pictures, filters and style sheets share.
+KINDS = {
+    "succeeded": "succeeded",
+    "late": "succeeded, but started late",
+    "failed": "failed",
+    "running": "is running",
+    "retrying": "waits to be tried again",
+    "revoked": "was not started: it had expired or was revoked",
+}
+STATES = {"FAILURE": "failed", "RETRY": "retrying", "REVOKED": "revoked"}
 
 
-def runs() -> QuerySet[Run]:
-    """All runs, without what is long: arguments, results and tracebacks."""
-    wanted = ("task_id", "status", "date_started", "date_done", "worker")
-    return Run.objects.select_related("result").only(
-        "schedule", "scheduled_for", "queued_at", "retries", *(f"result__{name}" for name in wanted)
-    )
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A run, as the history has it."""
+
+    pk: int  # of its result
+    task_id: str
+    schedule: str
+    scheduled_for: datetime  # when it was due
+    queued_at: datetime | None
+    started_at: datetime | None  # of its first try; None if it never was
+    finished_at: datetime | None  # None while it goes on
+    state: str  # Celery's: STARTED, SUCCESS, FAILURE, RETRY or REVOKED
+    retries: int
+    worker: str
+    kind: str  # one of ``KINDS``
+
+    @property
+    def late(self) -> timedelta | None:
+        """From when it was due until it was started."""
+        return self.started_at - self.scheduled_for if self.started_at else None
+
+    @property
+    def took(self) -> timedelta | None:
+        """From its first start until it was done, retries and the waiting for them included."""
+        if not self.started_at or not self.finished_at:
+            return None
+        return self.finished_at - self.started_at
 
 
-def last_runs(names: Collection[str], count: int) -> dict[str, list[Run]]:
+def read(runs: QuerySet[Run]) -> Iterator[Ran]:
+    """Runs without what is long: arguments, results and tracebacks."""
+    limit = late_after()
+    stored = ("task_id", "status", "date_started", "date_done", "worker")
+    columns = ("pk", "schedule", "scheduled_for", "queued_at", "retries")
+    for (
+        pk,
+        name,
+        due,
+        queued_at,
+        retries,
+        task_id,
+        state,
+        started,
+        done,
+        worker,
+    ) in runs.values_list(*columns, *(f"result__{column}" for column in stored)):
+        kind = STATES.get(state, "running")
+        if state == "SUCCESS":
+            kind = "late" if started and started - due > limit else "succeeded"
+        finished = done if state in ("SUCCESS", "FAILURE", "REVOKED") else None
+        times = (due, queued_at, started, finished)
+        yield Ran(pk, task_id, name, *times, state, retries, worker or "", kind)
+
+
+def last_runs(names: Collection[str], count: int) -> dict[str, list[Ran]]:
     """The last runs of each of some schedules, newest first. Two queries for all of them."""
     newest_first = Run.objects.filter(schedule=OuterRef("name")).order_by("-scheduled_for")
     oldest = Subquery(newest_first.values("scheduled_for")[count - 1 : count])
     rows = PeriodicTask.objects.filter(name__in=names).order_by().values_list("name", oldest)
     # Each part is a look into the index; a window function would read all runs.
     parts = [Q(schedule=name, scheduled_for__gte=since or EPOCH) for name, since in rows]
-    found: dict[str, list[Run]] = defaultdict(list)
+    found: dict[str, list[Ran]] = defaultdict(list)
     if parts:
-        for run in runs().filter(reduce(or_, parts)).order_by("-scheduled_for", "-queued_at"):
+        newest = Run.objects.filter(reduce(or_, parts)).order_by("-scheduled_for", "-queued_at")
+        for run in read(newest):
             found[run.schedule].append(run)
     return {name: found[name][:count] for name in names}
+
+
+def runs_since(names: Collection[str], start: datetime, most: int) -> dict[str, list[Ran]]:
+    """The runs of some schedules that were due since a moment, newest first: ``most`` of all."""
+    found: dict[str, list[Ran]] = defaultdict(list)
+    recent = Run.objects.filter(schedule__in=names, scheduled_for__gte=start)
+    for run in read(recent.order_by("-scheduled_for")[:most]):
+        found[run.schedule].append(run)
+    return found
+
+
+def rename(old: str, new: str) -> None:
+    """Let the runs of a schedule follow it to another name."""
+    TaskResult.objects.filter(periodic_task_name=old).update(periodic_task_name=new)
+    Run.objects.filter(schedule=old).update(schedule=new)
+
+
+def errors(runs: Iterable[Ran]) -> dict[str, str]:
+    """What went wrong with the runs that failed, in one line each, by task ids. One query."""
+    failed = [run.pk for run in runs if run.kind in ("failed", "retrying")]
+    stored = TaskResult.objects.filter(pk__in=failed).values_list("task_id", "result")
+    return {task_id: _error(text) for task_id, text in stored}
+
+
+def _error(text: str | None) -> str:
+    """Of a stored exception, as Celery encodes it."""
+    with suppress(ValueError, TypeError, KeyError):
+        error = json.loads(text or "")
+        message = error["exc_message"]
+        words = " ".join(map(str, message)) if isinstance(message, list) else str(message)
+        return f"{error['exc_type']}: {words}"
+    return text or ""
 
 
 def heartbeats() -> dict[str, datetime]:
@@ -227,6 +318,35 @@ def timing_of(row: PeriodicTask) -> Timing:
     return name, tuple(str(value) if column == "timezone" else value for column, value in values)
 
 
+# What an operator looks for, and in the runs of how long.
+STATES_OF_ROWS = {
+    "overdue": "Overdue",
+    "failed": "Failed in 12 hours",
+    "late": "Started late in 12 hours",
+    "paused": "Paused",
+}
+TICKS_WITHIN = timedelta(seconds=30)  # a beat that did not is away
+TAKEN_UP_WITHIN = timedelta(seconds=10)  # what no worker has by then waits for one
+LOOK_BACK = timedelta(hours=12)
+
+
+def in_state(rows: QuerySet[PeriodicTask], state: str, now: datetime) -> QuerySet[PeriodicTask]:
+    """The rows in one of ``STATES_OF_ROWS``; all of them for another word."""
+    recent = Run.objects.filter(scheduled_for__gt=now - LOOK_BACK, scheduled_for__lte=now)
+    match state:
+        case "overdue":
+            return rows.filter(pk__in=list(overdue(now)))
+        case "failed":
+            return rows.filter(name__in=recent.filter(result__status="FAILURE").values("schedule"))
+        case "late":
+            late = Q(result__date_started__gt=F("scheduled_for") + late_after())
+            return rows.filter(name__in=recent.filter(late).values("schedule"))
+        case "paused":
+            return rows.filter(enabled=False)
+        case _:
+            return rows
+
+
 # For people
 
 
@@ -235,18 +355,12 @@ class Overview:
     """What is known of a schedule at a moment."""
 
     row: PeriodicTask
-    runs: list[Run]  # the last ones, newest first
+    runs: list[Ran]  # the last ones, newest first
     due: datetime | None = None  # its next run; in the past while beat is still to send it
     missed: datetime | None = None  # a run that was skipped, as beat was away for too long
     is_overdue: bool = False
     problem: str = ""  # why it cannot run
-
-    @property
-    def waits_since(self) -> datetime | None:
-        """When its last run was sent, if no worker has taken it up yet."""
-        sent: datetime | None = self.row.last_run_at
-        known = [run.queued_at for run in self.runs if run.queued_at]
-        return sent if sent and (not known or max(known) < sent) else None
+    waits_since: datetime | None = None  # when a run was sent that no worker has taken up
 
 
 def overview(rows: Iterable[PeriodicTask], now: datetime, count: int = 20) -> list[Overview]:
@@ -256,7 +370,7 @@ def overview(rows: Iterable[PeriodicTask], now: datetime, count: int = 20) -> li
     return [view_of(row, found[row.name], now) for row in rows]
 
 
-def view_of(row: PeriodicTask, its_runs: list[Run], now: datetime) -> Overview:
+def view_of(row: PeriodicTask, its_runs: list[Ran], now: datetime) -> Overview:
     """What is known of a row, given its last runs."""
     view = Overview(row, its_runs)
     try:
@@ -267,6 +381,9 @@ def view_of(row: PeriodicTask, its_runs: list[Run], now: datetime) -> Overview:
     except Exception as error:  # whatever libraries raise for what people have stored
         view.problem = f"{type(error).__name__}: {error}"
     view.is_overdue = bool(row.enabled and view.due and view.due < now - late_after())
+    known = max((run.queued_at for run in its_runs if run.queued_at), default=now - kept())
+    if row.last_run_at and row.last_run_at > known:
+        view.waits_since = row.last_run_at
     return view
 
 

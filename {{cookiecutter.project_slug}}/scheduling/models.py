@@ -1,4 +1,3 @@
-from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import models
@@ -47,34 +46,6 @@ class Run(models.Model):
 
     def __str__(self) -> str:
         return f"{self.schedule}, due at {self.scheduled_for}"
-
-    @property
-    def state(self) -> str:
-        """Celery's: STARTED, SUCCESS, FAILURE, RETRY or REVOKED."""
-        return str(self.result.status)
-
-    @property
-    def started_at(self) -> datetime | None:
-        """Of its first try; None if it never was, as it had expired."""
-        started: datetime | None = self.result.date_started  # type: ignore[attr-defined]
-        return started
-
-    @property
-    def finished_at(self) -> datetime | None:
-        done: datetime | None = self.result.date_done
-        return done if self.state in ("SUCCESS", "FAILURE", "REVOKED") else None
-
-    @property
-    def late(self) -> timedelta | None:
-        """From when it was due until it was started."""
-        return self.started_at - self.scheduled_for if self.started_at else None
-
-    @property
-    def took(self) -> timedelta | None:
-        """From its first start until it was done, retries and the waiting for them included."""
-        if not self.started_at or not self.finished_at:
-            return None
-        return self.finished_at - self.started_at
 
 
 class Heartbeat(models.Model):

@@ -6,6 +6,7 @@ wrong is said in one message.
 """
 
 import ssl
+from importlib.util import find_spec
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +26,12 @@ env.read_env(BASE_DIR / ".env", recurse=False)
 DEBUG = env.bool("DEBUG", default=False)
 REQUIRED: Any = ...  # what environs takes for "no default"
 not_empty = validate.Length(min=0 if DEBUG else 1, error="Must not be empty.")
+
+
+def needs_sentry(dsn: str) -> None:
+    """Refuse to drop errors silently."""
+    if dsn and not find_spec("sentry_sdk"):
+        raise ValidationError("Needs the extra: uv sync --no-dev --extra sentry.")
 
 
 def are_networks(texts: list[str]) -> None:
@@ -55,6 +62,12 @@ BEHIND_PROXY = env.bool("BEHIND_PROXY", default=False)
 SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=not DEBUG)
 SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=0 if DEBUG else 30 * 24 * 3600)
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
+LOG_FORMAT = env.str(
+    "LOG_FORMAT",
+    default="plain" if DEBUG else "json",
+    validate=validate.OneOf(["json", "plain"], error="Must be json or plain."),
+)
+SENTRY_DSN = env.str("SENTRY_DSN", default="", validate=needs_sentry)
 CELERY_BROKER_URL = env.str(
     "CELERY_BROKER_URL", default="" if DEBUG else REQUIRED, validate=not_empty
 )
@@ -106,6 +119,7 @@ INSTALLED_APPS = [
     "application",
 ]
 MIDDLEWARE = [
+    "scheduling.health.Middleware",  # first: it answers probes, who know no host name
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -181,10 +195,38 @@ SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {"run": {"()": "scheduling.logs.RunFilter"}},
+    "formatters": {
+        "json": {"()": "scheduling.logs.Formatter"},
+        "plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
+    },
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "filters": ["run"],
+            "formatter": LOG_FORMAT,
+        },
+    },
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
+    "loggers": {  # without handlers of their own: each line comes once, and like the others
+        "django": {},
+        "gunicorn.access": {"propagate": True},
+        "gunicorn.error": {"propagate": True},
+    },
 }
+
+if SENTRY_DSN:  # the SDK itself reads SENTRY_ENVIRONMENT and SENTRY_RELEASE
+    import sentry_sdk
+    from sentry_sdk.integrations.celery import CeleryIntegration
+
+    sentry_sdk.init(
+        SENTRY_DSN,
+        integrations=[CeleryIntegration(monitor_beat_tasks=True)],
+        # Addresses of mails and what people type stay here.
+        send_default_pii=False,
+        include_local_variables=False,
+        max_request_body_size="never",
+    )
 
 # Celery: https://docs.celeryq.dev/en/stable/userguide/configuration.html
 

@@ -55,11 +55,13 @@ def at(hour: str, minute: str = "0", zone: str = "UTC") -> dict[str, Any]:
     }
 
 
-def request_of(name: str, due: datetime, retries: int = 0) -> Context:
+def request_of(
+    name: str, due: datetime, queued: timedelta = timedelta(), retries: int = 0
+) -> Context:
     """Of a task, as a worker makes it of beat's message."""
     headers = {"scheduled_for": due.isoformat(), "periodic_task_name": name}
     return Context(
-        headers=headers | {"queued_at": due.isoformat()},
+        headers=headers | {"queued_at": (due + queued).isoformat()},
         task="some.task",
         retries=retries,
         hostname="celery@here",
@@ -71,7 +73,7 @@ def request_of(name: str, due: datetime, retries: int = 0) -> Context:
 
 def store(name: str, due: datetime, *states: str, retries: int = 0, **times: timedelta) -> None:
     """What a worker stores of a run, state by state, each a second after the one before."""
-    request = request_of(name, due, retries)
+    request = request_of(name, due, times.get("queued", 0 * SECOND), retries)
     for number, state in enumerate(states):
         with time_machine.travel(
             due + times.get("late", timedelta()) + number * SECOND, tick=False
@@ -84,7 +86,7 @@ def store(name: str, due: datetime, *states: str, retries: int = 0, **times: tim
 def test_a_run_tells_when_it_was_due_queued_started_and_done() -> None:
     store("Nightly", NOON, "STARTED", "SUCCESS", late=5 * SECOND)
 
-    [run] = history.runs()
+    [run] = history.read(Run.objects.order_by("pk"))
 
     assert (run.schedule, run.scheduled_for, run.queued_at) == ("Nightly", NOON, NOON)
     assert (run.state, run.late, run.took, run.retries) == ("SUCCESS", 5 * SECOND, SECOND, 0)
@@ -98,7 +100,7 @@ def test_a_run_that_is_retried_is_one_run_that_started_when_it_was_first_tried()
     store("Nightly", NOON, "STARTED", "RETRY")
     store("Nightly", NOON, "STARTED", "FAILURE", retries=1, late=MINUTE)
 
-    [run] = history.runs()
+    [run] = history.read(Run.objects.order_by("pk"))
 
     assert (run.state, run.retries, run.late, run.took) == ("FAILURE", 1, 0 * SECOND, 61 * SECOND)
     assert TaskResult.objects.get().traceback == "Traceback …"
@@ -108,7 +110,10 @@ def test_a_run_that_goes_on_or_never_started_has_no_duration() -> None:
     store("Goes on", NOON, "STARTED")
     store("Expired", NOON, "REVOKED")
 
-    assert [(run.schedule, run.late is None, run.took) for run in history.runs()] == [
+    assert [
+        (run.schedule, run.late is None, run.took)
+        for run in history.read(Run.objects.order_by("pk"))
+    ] == [
         ("Goes on", False, None),
         ("Expired", True, None),
     ]
@@ -145,7 +150,8 @@ def test_an_end_is_stored_also_if_the_start_has_been_deleted() -> None:
 
     backend.store_result("an-id", None, "SUCCESS", request=request)
 
-    assert [(run.schedule, run.state) for run in history.runs()] == [("Nightly", "SUCCESS")]
+    [run] = history.read(Run.objects.all())
+    assert (run.schedule, run.state) == ("Nightly", "SUCCESS")
 
 
 def test_history_that_cannot_be_written_does_not_fail_the_run(
@@ -303,7 +309,7 @@ def test_clean_up_deletes_what_is_older_than_two_weeks() -> None:
     with time_machine.travel(NOON, tick=False):
         assert clean_up_history.apply().result == 1
 
-    assert [run.schedule for run in history.runs()] == ["Young"]
+    assert [run.schedule for run in history.read(Run.objects.order_by("pk"))] == ["Young"]
     assert TaskResult.objects.count() == 1
     assert not Heartbeat.objects.exists()
 

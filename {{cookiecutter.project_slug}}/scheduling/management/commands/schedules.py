@@ -69,7 +69,8 @@ def _overdue(now: datetime) -> Iterator[PeriodicTask]:
 
 def _views(rows: Iterator[Any], now: datetime) -> Iterator[Overview]:
     while chunk := list(islice(rows, CHUNK)):
-        runs = history.runs().in_bulk([row.last_run for row in chunk if row.last_run])
+        keys = [row.last_run for row in chunk if row.last_run]
+        runs = {run.pk: run for run in history.read(Run.objects.filter(pk__in=keys))}
         for row in chunk:
             yield history.view_of(row, [runs[row.last_run]] if row.last_run in runs else [], now)
 
