@@ -33,7 +33,7 @@ from scheduling.metrics import Schedules  # noqa: E402
 from scheduling.models import Run  # noqa: E402
 
 ROUNDS = 3
-TASKS = {nothing: 1_500, ten_milliseconds: 600}  # and how many of each in a round
+TASKS = {nothing: 1_000, ten_milliseconds: 400}  # and how many of each in a round
 # The worker, its result backend, and whether results are kept.
 WAYS = {
     "no results": ("ours", None, False),

@@ -234,3 +234,12 @@ def test_metrics_are_read_and_never_kept(client: Client) -> None:
     assert "no-store" in get(client).headers["Cache-Control"]
     assert client.head("/metrics").status_code == 401
     assert client.post("/metrics").status_code == 405
+
+
+def test_a_scrape_by_ip_address_and_plain_http_is_answered(
+    client: Client, settings: Settings
+) -> None:
+    settings.ALLOWED_HOSTS, settings.SECURE_SSL_REDIRECT = ["portal.example.com"], True
+    headers = {"authorization": f"Bearer {TOKEN}"}
+
+    assert client.get("/metrics", headers=headers, SERVER_NAME="10.1.2.3").status_code == 200
