@@ -9,7 +9,6 @@ import django
 django.setup()
 
 from django.contrib.auth.models import User  # noqa: E402
-from django.db import connection  # noqa: E402
 from django.utils import timezone  # noqa: E402
 from django_celery_beat.models import IntervalSchedule, PeriodicTask  # noqa: E402
 from django_celery_results.models import TaskResult  # noqa: E402
@@ -40,23 +39,18 @@ for row in PeriodicTask.objects.select_related("interval", "crontab", "solar", "
             content_type="application/json",
             content_encoding="utf-8",
             worker="celery@worker-1",
-            date_started=due + timedelta(seconds=late),
         )
         results.append(result)
-        runs.append(
-            (due, due + timedelta(seconds=late + took), Run(schedule=row.name, scheduled_for=due))
-        )
+        started = due + timedelta(seconds=late)
+        times = {"queued_at": due, "started_at": started}
+        times["finished_at"] = started + timedelta(seconds=took)
+        runs.append(Run(schedule=row.name, scheduled_for=due, **times))
         row.last_run_at = due
     PeriodicTask.objects.filter(pk=row.pk).update(last_run_at=row.last_run_at)
 TaskResult.objects.bulk_create(results)
-for result, (due, _, run) in zip(results, runs, strict=True):
-    run.result, run.queued_at = result, due
-Run.objects.bulk_create([run for _, _, run in runs])
-with connection.cursor() as cursor:  # Django would write the present
-    cursor.executemany(
-        "UPDATE django_celery_results_taskresult SET date_done = %s WHERE id = %s",
-        [(done, run.pk) for _, done, run in runs],
-    )
+for result, run in zip(results, runs, strict=True):
+    run.result = result
+Run.objects.bulk_create(runs)
 # What operators have done.
 hourly = IntervalSchedule.objects.get_or_create(every=60, period="minutes")[0]
 for name, values in {

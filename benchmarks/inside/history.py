@@ -125,15 +125,19 @@ def add_runs() -> None:
                 status="FAILURE" if n % 100 == 0 else "SUCCESS",
                 content_type="application/json",
                 content_encoding="utf-8",
-                date_started=now - timedelta(minutes=n // 1_000),
             )
             for n in numbers
         )
         Run.objects.bulk_create(
-            Run(result=result, schedule=f"Number {n % 1_000}", scheduled_for=result.date_started)
+            Run(
+                result=result,
+                schedule=f"Number {n % 1_000}",
+                scheduled_for=(due := now - timedelta(minutes=n // 1_000)),
+                started_at=due,
+                finished_at=due + timedelta(seconds=1),
+            )
             for n, result in zip(numbers, results, strict=True)
         )
-    TaskResult.objects.update(date_done=F("date_started") + timedelta(seconds=1))
 
 
 def measured(query: Callable[[], object]) -> tuple[float, int]:

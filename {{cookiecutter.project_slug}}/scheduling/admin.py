@@ -11,6 +11,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.views.main import ORDER_VAR, ChangeList
+from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db.models import Case, Value, When
@@ -29,6 +30,8 @@ from scheduling.forms import PeriodicTaskForm
 from scheduling.models import Pause
 from scheduling.words import duration, relative
 
+LIST = "admin:django_celery_beat_periodictask_changelist"
+CHANGE_PAGE = "admin:django_celery_beat_periodictask_change"
 FIRST = 1_000  # overdue rows that are put first; there may be a hundred thousand
 PAGE = 250  # rows on a page of the timeline
 MOST_RUNS = 100_000  # on a page of the timeline
@@ -41,9 +44,18 @@ def declared_in() -> dict[str, str]:
     return {schedule.name: "/".join(Path(file).parts[-2:]) for file, schedule in registry.by_file()}
 
 
+def file_of(row: PeriodicTask, files: dict[str, str]) -> str | None:
+    """The file that declares a row, whatever an operator calls it; None if none does."""
+    declaration = getattr(row, "declaration", None)
+    return files.get(declaration.name if declaration else row.name)
+
+
 def show_time(moment: datetime, now: datetime) -> SafeString:
     """A moment by the service's clock, and as seen from now."""
-    local = timezone.localtime(moment)
+    try:
+        local = timezone.localtime(moment)
+    except OverflowError:  # the last day of the year 9999
+        local = moment
     same_day = local.date() == timezone.localtime(now).date()
     return format_html(
         '<time datetime="{}" title="{}">{}</time> <span class="quiet">{}</span>',
@@ -67,9 +79,9 @@ class KeepsDeclared:
         *rest, protected = super().get_deleted_objects(objects, request)  # type: ignore[misc]
         files = declared_in()
         reasons = [
-            f"{row.name}: declared in {files[row.name]}. Remove it there, or pause it here."
+            f"{row.name}: declared in {file}. Remove it there, or pause it here."
             for row in self.rows_of(objects)
-            if row.name in files
+            if (file := file_of(row, files))
         ]
         return *rest, [*protected, *reasons]
 
@@ -93,7 +105,7 @@ class ScheduleList(ChangeList):
             view.row.view = view
         files = declared_in()
         for row in self.result_list:
-            row.file = files.get(row.name)
+            row.file = file_of(row, files)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.now = timezone.now()
@@ -177,6 +189,8 @@ class PeriodicTaskAdmin(KeepsDeclared, base.PeriodicTaskAdmin):  # type: ignore[
         view, now = row.view, timezone.now()
         if view.problem:
             return format_html('<strong class="bad">Cannot run</strong>: {}', view.problem)
+        if not row.enabled and (row.one_off or row.clocked_id) and row.total_run_count:
+            return "Done: it runs once"
         if not row.enabled:
             return "Paused, with all" if hasattr(row, "pause") else "Paused"
         if not view.due:
@@ -279,7 +293,7 @@ class PeriodicTaskAdmin(KeepsDeclared, base.PeriodicTaskAdmin):  # type: ignore[
     def page_of(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         now = timezone.now()
         [view] = history.overview([row], now, CHART)
-        row.view, row.file = view, declared_in().get(row.name)
+        row.view, row.file = view, file_of(row, declared_in())
         try:
             times = [show_time(due, now) for due in islice(history.upcoming(row, now), 10)]
         except Exception:  # said as view.problem
@@ -367,7 +381,9 @@ class PeriodicTaskAdmin(KeepsDeclared, base.PeriodicTaskAdmin):  # type: ignore[
         if not (self.has_add_permission(request) or self.has_change_permission(request)):
             raise PermissionDenied
         now = timezone.now()
-        stored = self.get_object(request, request.GET.get("pk", ""))
+        stored = None
+        if self.has_change_permission(request):
+            stored = self.get_object(request, request.GET.get("pk", ""))
         row = stored or PeriodicTask()
         form = self.get_form(request, stored)(request.GET, instance=row)
         before = [getattr(row, key) for key in (*TIMING_KEYS, "start_time")]
@@ -389,11 +405,9 @@ class PeriodicTaskAdmin(KeepsDeclared, base.PeriodicTaskAdmin):  # type: ignore[
     def run_now(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
         def pull(rows: list[PeriodicTask]) -> dict[PeriodicTask, str]:
             told = levers.run_now(rows)
-            for row, reason in told.items():
-                if reason:
-                    self.message_user(
-                        request, f"{row.name} was not sent: {reason}.", messages.ERROR
-                    )
+            for reason in filter(None, dict.fromkeys(told.values())):
+                names = name_some([row for row, why in told.items() if why == reason])
+                self.message_user(request, f"Not sent: {names}: {reason}.", messages.ERROR)
             return {row: "Sent a run" for row, reason in told.items() if not reason}
 
         question = "Send a run of each now? Their schedules go on as they are."
@@ -416,14 +430,18 @@ class PeriodicTaskAdmin(KeepsDeclared, base.PeriodicTaskAdmin):  # type: ignore[
     @admin.action(description="Back to the code's values", permissions=["change"])
     def reset(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
         def pull(rows: list[PeriodicTask]) -> dict[PeriodicTask, str]:
-            done = {}
+            done, others = {}, []
             for row in rows:
+                declaration = getattr(row, "declaration", None)
                 try:
-                    changes = "; ".join(levers.reset(row.name)) or "nothing was changed"
-                    done[row] = f"Back to the code's values: {changes}"
+                    changes = levers.reset(declaration.name if declaration else row.name)
+                    text = "; ".join(changes) or "nothing was changed"
+                    done[row] = f"Back to the code's values: {text}"
                 except KeyError:
-                    text = f"{row.name} was not changed: no code declares it."
-                    self.message_user(request, text, messages.ERROR)
+                    others.append(row)
+            if others:
+                text = f"Not changed, as no code declares it: {name_some(others)}."
+                self.message_user(request, text, messages.ERROR)
             return done
 
         question = "Give up what operators have changed in them, a pause included?"
@@ -455,8 +473,7 @@ class PeriodicTaskAdmin(KeepsDeclared, base.PeriodicTaskAdmin):  # type: ignore[
             return self.confirmation(request, title, question, rows)
         self.tell(request, pull(rows))
         if request.POST.get("page") and len(rows) == 1:
-            change = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
-            return HttpResponseRedirect(reverse(change, args=[rows[0].pk]))
+            return HttpResponseRedirect(reverse(CHANGE_PAGE, args=[rows[0].pk]))
         return None
 
     def ask_all(
@@ -471,17 +488,19 @@ class PeriodicTaskAdmin(KeepsDeclared, base.PeriodicTaskAdmin):  # type: ignore[
         if request.method != "POST":
             return self.confirmation(request, title, question, [])
         self.tell(request, pull())
-        changelist = f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist"
-        return HttpResponseRedirect(reverse(changelist))
+        return HttpResponseRedirect(reverse(LIST))
 
     def confirmation(
         self, request: HttpRequest, title: str, question: str, rows: list[PeriodicTask]
     ) -> HttpResponse:
+        everything = request.POST.get("select_across") == "1"  # by the list's filters
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "title": title,
             "question": question,
+            # Without the list's filters, by which a row may be gone when it is confirmed.
+            "url": reverse(LIST) if rows and not everything else request.get_full_path(),
             "rows": rows[:RECENT],
             "more": len(rows) - RECENT,
             # What says which action is confirmed, for which rows.
@@ -500,12 +519,26 @@ class PeriodicTaskAdmin(KeepsDeclared, base.PeriodicTaskAdmin):  # type: ignore[
         for row, text in done.items():
             by_text.setdefault(text, []).append(row)
         for text, rows in by_text.items():
-            LogEntry.objects.log_actions(str(request.user.pk), rows, CHANGE, f"{text}.")
-            names = ", ".join(row.name for row in rows[:3])
-            more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
-            self.message_user(request, f"{text}: {names}{more}.", messages.SUCCESS)
+            # Not log_actions, which would read the schedule of each for its text.
+            LogEntry.objects.bulk_create(
+                LogEntry(
+                    user_id=str(request.user.pk),
+                    content_type=ContentType.objects.get_for_model(PeriodicTask),
+                    object_id=row.pk,
+                    object_repr=row.name,
+                    action_flag=CHANGE,
+                    change_message=f"{text}.",
+                )
+                for row in rows
+            )
+            self.message_user(request, f"{text}: {name_some(rows)}.", messages.SUCCESS)
         if not done:
             self.message_user(request, "Nothing was changed.", messages.WARNING)
+
+
+def name_some(rows: list[PeriodicTask]) -> str:
+    names = ", ".join(row.name for row in rows[:3])
+    return f"{names} and {len(rows) - 3} more" if len(rows) > 3 else names
 
 
 def said(rows: Iterable[PeriodicTask], text: str) -> dict[PeriodicTask, str]:

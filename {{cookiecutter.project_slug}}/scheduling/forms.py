@@ -68,7 +68,7 @@ class PeriodicTaskForm(Base):  # type: ignore[misc]  # it has no types
             return ""
         try:
             value = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise forms.ValidationError(f"This is no JSON: {error}. Write {example}.") from None
         if not isinstance(value, kind):
             raise forms.ValidationError(f"This is JSON, but not what is wanted: write {example}.")

@@ -20,7 +20,7 @@ from cron_descriptor import (
     get_description,
 )
 from django.conf import settings
-from django.db.models import CharField, F, Max, Min, OuterRef, Q, QuerySet, Subquery
+from django.db.models import CharField, Count, F, Max, Min, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Cast, Coalesce
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
@@ -47,10 +47,13 @@ DAY_OF_24_HOURS.use_24hour_time_format = True
 SINCE = Coalesce("last_run_at", "date_changed")  # from when on a row counts
 # The columns of all timings, as `due.read_timings` reads them, and where those of each are.
 COLUMNS = [(name, column) for name in TIMINGS for column in columns(name)]
-READ = [
-    Cast(f"{name}__{column}", CharField()) if column == "timezone" else F(f"{name}__{column}")
+TIMES = {
+    f"{name}_{column}": (
+        Cast(f"{name}__{column}", CharField()) if column == "timezone" else F(f"{name}__{column}")
+    )
     for name, column in COLUMNS
-]
+}
+READ = list(TIMES.values())
 ENDS = list(accumulate(len(columns(name)) for name in TIMINGS))
 SLICES = list(zip(TIMINGS, [0, *ENDS], ENDS, strict=False))
 
@@ -95,8 +98,8 @@ class Ran:
 
     @property
     def late(self) -> timedelta | None:
-        """From when it was due until it was started."""
-        return self.started_at - self.scheduled_for if self.started_at else None
+        """From when it was due until it was started; not less, where clocks differ."""
+        return max(self.started_at - self.scheduled_for, timedelta()) if self.started_at else None
 
     @property
     def took(self) -> timedelta | None:
@@ -109,26 +112,25 @@ class Ran:
 def read(runs: QuerySet[Run]) -> Iterator[Ran]:
     """Runs without what is long: arguments, results and tracebacks."""
     limit = late_after()
-    stored = ("task_id", "status", "date_started", "date_done", "worker")
-    columns = ("pk", "schedule", "scheduled_for", "queued_at", "retries")
+    times = ("scheduled_for", "queued_at", "started_at", "finished_at")
+    columns = ("pk", "result__task_id", "schedule", *times, "retries")
     for (
-        pk,
+        key,
+        task_id,
         name,
         due,
-        queued_at,
-        retries,
-        task_id,
-        state,
+        queued,
         started,
-        done,
+        finished,
+        retries,
+        state,
         worker,
-    ) in runs.values_list(*columns, *(f"result__{column}" for column in stored)):
+    ) in runs.values_list(*columns, "result__status", "result__worker"):
         kind = STATES.get(state, "running")
         if state == "SUCCESS":
             kind = "late" if started and started - due > limit else "succeeded"
-        finished = done if state in ("SUCCESS", "FAILURE", "REVOKED") else None
-        times = (due, queued_at, started, finished)
-        yield Ran(pk, task_id, name, *times, state, retries, worker or "", kind)
+        times_of = (due, queued, started, finished)
+        yield Ran(key, task_id, name, *times_of, state, retries, worker or "", kind)
 
 
 def last_runs(names: Collection[str], count: int) -> dict[str, list[Ran]]:
@@ -216,7 +218,7 @@ def failing() -> dict[str, datetime]:
     rows = PeriodicTask.objects.filter(enabled=True, name__in=has_failed).annotate(
         oldest=Subquery(newest_first.values("scheduled_for")[count - 1 : count]),
         good=Coalesce(Subquery(succeeded.values("scheduled_for")[:1]), EPOCH),
-        failed_at=Subquery(newest_first.values("result__date_done")[:1]),
+        failed_at=Subquery(newest_first.values("finished_at")[:1]),
     )
     bad = rows.filter(oldest__gt=F("good")).order_by("name")
     return dict(bad.values_list("name", "failed_at"))
@@ -236,68 +238,58 @@ def upcoming(row: PeriodicTask, now: datetime) -> Iterator[datetime]:
 
     Raises what Celery raises for a schedule that cannot work.
     """
-    when = schedule_of(timing_of(row))
-    counts_from = row.last_run_at or row.date_changed or now
-    due = first_due(when, row.last_run_at, counts_from, row.start_time)
+    timing = timing_of(row)
+    due, _ = _next(timing, row, now)
     while due and not (row.expires and due >= row.expires):
         yield due
         if row.one_off or row.clocked_id:
             return
-        due = next_due(when, max(due, now))
+        due = next_due(schedule_of(timing), max(due, now))
 
 
 def overdue(now: datetime) -> dict[int, datetime]:
     """When the enabled rows were due that beat should have sent by now, by their keys.
 
-    Of the rows with one timing, that which counts from the longest ago is due first: only if it
-    is overdue are the others looked at. A query for the timings, and one for those rows.
+    Of the rows with one timing, that which counts from the longest ago is due first, unless
+    another says when it starts: only if that may be overdue are they looked at. A query for the
+    timings, and one for those rows.
     """
-    enabled = PeriodicTask.objects.filter(enabled=True).order_by()
-    suspects: dict[str, dict[int, Timing]] = defaultdict(dict)
-    for *read, oldest in enabled.values_list(*TIMING_KEYS, *READ).annotate(oldest=Min(SINCE)):
+    latest, enabled = now - late_after(), PeriodicTask.objects.filter(enabled=True).order_by()
+    starts = Q(start_time__lt=latest) & Q(Q(last_run_at=None) | Q(start_time__gt=F("last_run_at")))
+    groups = enabled.values_list(*TIMING_KEYS, *READ).annotate(
+        oldest=Min(SINCE), starting=Count("pk", filter=starts)
+    )
+    suspects: dict[str, set[int]] = defaultdict(set)
+    for *read, oldest, starting in groups:
         keys, timing = read[: len(TIMINGS)], _timing(read[len(TIMINGS) :])
-        if timing and _overdue_since(timing, None, oldest, None, now):
-            suspects[timing[0]].update((key, timing) for key in keys if key)
+        with suppress(Exception):  # whatever people have stored: its page says what is wrong
+            due = timing and first_due(schedule_of(timing), None, oldest, None)
+            if timing and (starting or (due and due < latest)):
+                suspects[timing[0]].update(key for key in keys if key)
     if not suspects:
         return {}
-    where = (Q(**{f"{name}__in": list(found)}) for name, found in suspects.items())
-    wanted = ("pk", "name", *TIMING_KEYS, "last_run_at", "date_changed", "start_time", "expires")
+    where = reduce(or_, (Q(**{f"{name}__in": keys}) for name, keys in suspects.items()))
+    wanted = ("pk", "last_run_at", "date_changed", "start_time", "expires")
     found: dict[int, datetime] = {}
-    for row in enabled.filter(reduce(or_, where)).values_list(*wanted, named=True):
-        timing = next(
-            suspects[name][key]
-            for name, key in zip(TIMINGS, (getattr(row, key) for key in TIMING_KEYS), strict=True)
-            if key
-        )
-        since = row.last_run_at or row.date_changed
-        due = _overdue_since(timing, row.last_run_at, since, row.start_time, now)
-        if due and not (row.expires and due >= row.expires):
-            found[row.pk] = due
+    for row in enabled.filter(where).annotate(**TIMES).values_list(*wanted, *TIMES, named=True):
+        with suppress(Exception):
+            timing = _timing(row[len(wanted) :])
+            due = timing and _next(timing, row, now)[0]
+            if due and due < latest:
+                found[row.pk] = due
     return dict(sorted(found.items(), key=itemgetter(1)))
 
 
-def _overdue_since(
-    timing: Timing,
-    last_run_at: datetime | None,
-    since: datetime,
-    start_time: datetime | None,
-    now: datetime,
-) -> datetime | None:
-    """When a run was due that beat is still to send; None for what it would skip, and bad rows."""
-    try:
-        due = first_due(schedule_of(timing), last_run_at, since, start_time)
-        due = due and made_up(timing, due, now)
-    except Exception:  # beat logs it, and the row's page says it
-        return None
-    return due if due and due < now - late_after() else None
-
-
-def made_up(timing: Timing, due: datetime, now: datetime) -> datetime | None:
-    """The run that beat sends in place of one that was missed: as ``Heap.push``."""
-    deadline = current_app.conf.beat_cron_starting_deadline
-    if deadline is None:
-        return due
-    return catch_up(schedule_of(timing), due, now - timedelta(seconds=deadline))
+def _next(timing: Timing, row: Any, now: datetime) -> tuple[datetime | None, datetime | None]:
+    """When a row is due, in the past if beat is still to send it; and what beat skips, as it was
+    missed for too long: as ``Heap.push``."""
+    when, deadline = schedule_of(timing), current_app.conf.beat_cron_starting_deadline
+    since = row.last_run_at or row.date_changed or now
+    first = due = first_due(when, row.last_run_at, since, row.start_time)
+    if first and deadline is not None:
+        due = catch_up(when, first, now - timedelta(seconds=deadline))
+    missed = first if first != due else None
+    return (None if due and row.expires and due >= row.expires else due), missed
 
 
 def _timing(values: Sequence[Any]) -> Timing | None:
@@ -328,6 +320,7 @@ STATES_OF_ROWS = {
 TICKS_WITHIN = timedelta(seconds=30)  # a beat that did not is away
 TAKEN_UP_WITHIN = timedelta(seconds=10)  # what no worker has by then waits for one
 LOOK_BACK = timedelta(hours=12)
+MOST = 10_000  # keys in a query: SQLite takes 32,766
 
 
 def in_state(rows: QuerySet[PeriodicTask], state: str, now: datetime) -> QuerySet[PeriodicTask]:
@@ -335,14 +328,14 @@ def in_state(rows: QuerySet[PeriodicTask], state: str, now: datetime) -> QuerySe
     recent = Run.objects.filter(scheduled_for__gt=now - LOOK_BACK, scheduled_for__lte=now)
     match state:
         case "overdue":
-            return rows.filter(pk__in=list(overdue(now)))
+            return rows.filter(pk__in=list(overdue(now))[:MOST])
         case "failed":
             return rows.filter(name__in=recent.filter(result__status="FAILURE").values("schedule"))
         case "late":
-            late = Q(result__date_started__gt=F("scheduled_for") + late_after())
+            late = Q(started_at__gt=F("scheduled_for") + late_after())
             return rows.filter(name__in=recent.filter(late).values("schedule"))
         case "paused":
-            return rows.filter(enabled=False)
+            return rows.filter(enabled=False).exclude(ENDED)
         case _:
             return rows
 
@@ -374,15 +367,15 @@ def view_of(row: PeriodicTask, its_runs: list[Ran], now: datetime) -> Overview:
     """What is known of a row, given its last runs."""
     view = Overview(row, its_runs)
     try:
-        timing, due = timing_of(row), next(upcoming(row, now), None)
-        view.due = due and made_up(timing, due, now)
-        if due != view.due and row.enabled:
-            view.missed = due
+        view.due, missed = _next(timing_of(row), row, now)
+        view.missed = missed if row.enabled else None
     except Exception as error:  # whatever libraries raise for what people have stored
         view.problem = f"{type(error).__name__}: {error}"
     view.is_overdue = bool(row.enabled and view.due and view.due < now - late_after())
-    known = max((run.queued_at for run in its_runs if run.queued_at), default=now - kept())
-    if row.last_run_at and row.last_run_at > known:
+    # Of a row without runs only what was sent of late: beat's and workers' code may be younger.
+    young = now - timedelta(days=1)
+    known = max((run.queued_at for run in its_runs if run.queued_at), default=young)
+    if row.last_run_at and row.last_run_at > known and has_heartbeat():
         view.waits_since = row.last_run_at
     return view
 

@@ -12,7 +12,6 @@ from django_celery_beat.models import PeriodicTask, PeriodicTasks
 from kombu.exceptions import OperationalError
 
 from scheduling import registry, seed
-from scheduling.due import TIMINGS
 from scheduling.models import Pause
 from scheduling.scheduler import Entry
 
@@ -68,11 +67,16 @@ def _enable(rows: Iterable[PeriodicTask], enabled: bool) -> list[PeriodicTask]:
 
 
 def reset(name: str) -> list[str]:
-    """Give one row the code's values. Returns what changed; ``KeyError`` if no code declares it."""
+    """Give the row of a declared schedule the code's values. Returns what changed.
+
+    Raises ``KeyError`` if no code declares a schedule of that name.
+    """
     declared = registry.declared()
     if name not in {schedule.name for schedule in declared}:
         raise KeyError(name)
-    changes = seed.seed(declared, reset=name)
+    with transaction.atomic():
+        changes = seed.seed(declared, reset=name)
+        Pause.objects.filter(periodic_task__declaration__name=name).delete()
     return [text for change in changes for _, text in change.lines]
 
 
@@ -83,23 +87,29 @@ def pause_all() -> list[PeriodicTask]:
         paused = list(rows)
         marks = [Pause(periodic_task=row) for row in paused]
         Pause.objects.bulk_create(marks, batch_size=5_000, ignore_conflicts=True)
-        _update(rows, False)
+        # Those that have a mark, not those that somebody has enabled meanwhile.
+        _update(_marked().filter(enabled=True), False)
         return paused
 
 
 def resume_all() -> list[PeriodicTask]:
     """Enable the rows that ``pause_all`` disabled, which count from now. Returns them."""
     with transaction.atomic():
-        rows = _locked().filter(enabled=False, pause__isnull=False)
+        rows = _locked().filter(enabled=False, pk__in=Pause.objects.values("pk"))
         resumed = list(rows)
-        _update(PeriodicTask.objects.filter(enabled=False, pk__in=Pause.objects.values("pk")), True)
+        _update(_marked().filter(enabled=False), True)
         Pause.objects.all().delete()
         return resumed
 
 
 def _locked() -> Rows:
-    rows: Rows = PeriodicTask.objects.select_related(*TIMINGS).order_by("name")
-    return rows.select_for_update(of=("self",))
+    rows: Rows = PeriodicTask.objects.select_for_update().order_by("name")
+    return rows
+
+
+def _marked() -> Rows:
+    rows: Rows = PeriodicTask.objects.filter(pk__in=Pause.objects.values("pk"))
+    return rows
 
 
 def _update(rows: Rows, enabled: bool) -> int:

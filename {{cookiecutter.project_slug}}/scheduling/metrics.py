@@ -25,8 +25,8 @@ from scheduling.models import Run
 
 WINDOW = timedelta(hours=1)
 STATES = (states.STARTED, states.RETRY, *history.FINISHED)
-LATE = F("result__date_started") - F("scheduled_for")
-TOOK = F("result__date_done") - F("result__date_started")
+LATE = F("started_at") - F("scheduled_for")
+TOOK = F("finished_at") - F("started_at")
 
 
 def may_read(request: HttpRequest) -> bool:
@@ -155,8 +155,8 @@ class Schedules(Collector):
 def _rows() -> QuerySet[PeriodicTask, Any]:
     """The schedules, with when the last run of each was started and the last good one was done."""
     runs = Run.objects.filter(schedule=OuterRef("name")).order_by("-scheduled_for")
-    started = runs.filter(result__date_started__isnull=False).values("result__date_started")
-    succeeded = runs.filter(result__status=states.SUCCESS).values("result__date_done")
+    started = runs.filter(started_at__isnull=False).values("started_at")
+    succeeded = runs.filter(result__status=states.SUCCESS).values("finished_at")
     last = {"started_at": Subquery(started[:1]), "succeeded_at": Subquery(succeeded[:1])}
     rows: QuerySet[PeriodicTask, Any] = PeriodicTask.objects.order_by("name").annotate(**last)
     return rows.values_list("pk", "name", "enabled", "total_run_count", *last, named=True)

@@ -35,6 +35,8 @@ class Run(models.Model):
     schedule = models.CharField(max_length=200)  # its name: history stays when it is deleted
     scheduled_for = models.DateTimeField()
     queued_at = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(null=True)  # its first try; never, if it had expired
+    finished_at = models.DateTimeField(null=True)
     retries = models.PositiveIntegerField(default=0)
 
     class Meta:
@@ -93,6 +95,9 @@ def keep_run_times(
 
 @receiver(post_save, sender=PeriodicTask)
 def put_run_times_back(instance: PeriodicTask, **kwargs: Any) -> None:
-    """The instance has values again, as it was read, in place of expressions."""
+    """The instance has values again, as it was read, in place of expressions. What is enabled by
+    itself is not resumed with all."""
     if run_times := instance.__dict__.pop("_run_times", None):
         instance.last_run_at, instance.total_run_count = run_times
+        if instance.enabled:
+            Pause.objects.filter(periodic_task=instance).delete()

@@ -1,22 +1,44 @@
 """DatabaseBackend: django-celery-results', storing what an operator asks of a run."""
 
 import logging
+from collections.abc import Iterable
 from datetime import datetime
+from queue import SimpleQueue
+from threading import Event, Thread
 from typing import Any
 
 from celery import states
-from django.db import DatabaseError, InterfaceError, connection, transaction
+from celery.signals import (
+    worker_init,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_shutdown,
+)
+from django.db import (
+    InterfaceError,
+    OperationalError,
+    close_old_connections,
+    connection,
+    transaction,
+)
 from django.utils import timezone
 from django_celery_results import backends
 from django_celery_results.models import TaskResult
 
 from scheduling.models import Run
 
+BATCH = 500  # what is written at once
+PAUSE = 0.1  # seconds between two batches: what comes meanwhile is the next
+RETRY = 5.0  # seconds between two tries while the database is away
+MOST = 100_000  # what waits for the database at most
+FINISHED = (states.SUCCESS, states.FAILURE, states.REVOKED)
+Record = tuple[TaskResult, Run | None]
+
 logger = logging.getLogger(__name__)
 
 
 class DatabaseBackend(backends.DatabaseBackend):  # type: ignore[misc]  # it has no types
-    """Stores results in a statement or two, and a ``Run`` beside that of a schedule's run."""
+    """Stores results, and a ``Run`` beside that of a schedule's run, which does not wait for it."""
 
     def _store_result(
         self,
@@ -27,8 +49,6 @@ class DatabaseBackend(backends.DatabaseBackend):  # type: ignore[misc]  # it has
         request: Any = None,
         using: str | None = None,
     ) -> Any:
-        """History must not decide over a run: one that cannot be stored is logged."""
-        now = timezone.now()
         content_type, encoding, text = self.encode_content(result)
         stored = TaskResult(
             task_id=task_id,
@@ -37,61 +57,141 @@ class DatabaseBackend(backends.DatabaseBackend):  # type: ignore[misc]  # it has
             content_type=content_type,
             content_encoding=encoding,
             meta=self.encode_content({"children": self.current_task_children(request)})[2],
-            date_started=now if status == states.STARTED else None,
-            date_done=now,
-            **self._get_extended_properties(request, traceback),
+            date_started=timezone.now() if status == states.STARTED else None,
+            **self._get_extended_properties(request, traceback and storable(traceback)),
         )
-        for last_try in (False, True):
-            try:
-                self._write(stored, request)
-                break
-            except (DatabaseError, InterfaceError):
-                connection.close()  # it may have been broken since the last task
-                if last_try:
-                    logger.exception("%s of %s is not in the history", status, task_id)
+        run = run_of(request, status)
+        if run and recorder:
+            recorder.put((stored, run))
+        else:
+            write([(stored, run)])
         return text
 
-    def _write(self, stored: TaskResult, request: Any) -> None:
-        """As it is now, but for the times at which it was queued and first started.
 
-        After this try's start, which has stored all the rest, that is one statement, not two in a
-        transaction.
-        """
-        fields = [field.name for field in TaskResult._meta.fields if not field.primary_key]
-        first = ("task_id", "date_created", "date_started")
-        changing = [name for name in fields if name not in first]
-        if getattr(request, "is_in_history", False):
-            values = {name: getattr(stored, name) for name in changing}
-            if TaskResult.objects.filter(task_id=stored.task_id).update(**values):
-                return
-        with transaction.atomic():
-            TaskResult.objects.bulk_create(
-                [stored],
-                update_conflicts=True,
-                unique_fields=["task_id"],
-                update_fields=changing,
-            )
-            if run := run_of(request):
-                run.result = stored
-                Run.objects.bulk_create(
-                    [run],
-                    update_conflicts=True,
-                    unique_fields=["result"],
-                    update_fields=["retries"],
-                )
-        if request:
-            request.is_in_history = True
-
-
-def run_of(request: Any) -> Run | None:
-    """The run that a task's request is for, by the headers of beat's message."""
+def run_of(request: Any, status: str) -> Run | None:
+    """The run that a task's request is for, by the headers of beat's message, in a state now."""
     headers = getattr(request, "headers", None) or {}
     if "scheduled_for" not in headers or "periodic_task_name" not in headers:
         return None
-    queued_at = headers.get("queued_at")
+    queued_at, now = headers.get("queued_at"), timezone.now()
+    try:
+        due = datetime.fromisoformat(headers["scheduled_for"])
+        queued_at = queued_at and datetime.fromisoformat(queued_at)
+    except (TypeError, ValueError):  # somebody else's headers
+        return None
     return Run(
         schedule=headers["periodic_task_name"],
-        scheduled_for=datetime.fromisoformat(headers["scheduled_for"]),
-        queued_at=queued_at and datetime.fromisoformat(queued_at),
+        scheduled_for=due,
+        queued_at=queued_at,
+        started_at=now if status == states.STARTED else None,
+        finished_at=now if status in FINISHED else None,
         retries=request.retries or 0,
     )
+
+
+def storable(text: str) -> str:
+    """A text as databases take it: without NUL, which is none of Postgres' characters, and halves
+    of characters, which are no UTF-8."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+
+
+def write(records: Iterable[Record]) -> None:
+    """Write results, each as it is last, but for when it was created and first started."""
+    last: dict[str, Record] = {}
+    for result, run in records:
+        _, before = last.get(result.task_id, (None, None))
+        if run and before and before.started_at:
+            run.started_at = before.started_at
+        last[result.task_id] = result, run
+    found = [last[task_id] for task_id in sorted(last)]  # in an order: no two lock each other out
+    kept = ("id", "task_id", "date_created", "date_started")
+    changing = [field.name for field in TaskResult._meta.fields if field.name not in kept]
+    with transaction.atomic():
+        TaskResult.objects.bulk_create(
+            [result for result, _ in found],
+            update_conflicts=True,
+            unique_fields=["task_id"],
+            update_fields=changing,
+        )
+        runs = []
+        for result, run in found:
+            if run:
+                run.result = result
+                runs.append(run)
+        Run.objects.bulk_create(
+            runs,
+            update_conflicts=True,
+            unique_fields=["result"],
+            update_fields=["finished_at", "retries"],
+        )
+
+
+class Recorder(Thread):
+    """Writes the runs of a worker's process, many at once: no run waits for its history, or fails
+    with it. While the database is away, they wait for it. What the last tenth of a second brought
+    is lost if the process is killed."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True, name="history")
+        self.records: SimpleQueue[Record | None] = SimpleQueue()
+        self.ending = Event()
+
+    def put(self, record: Record) -> None:
+        if not self.ident:
+            self.start()  # not before there is something to do: threads do not survive a fork
+        if self.records.qsize() < MOST:
+            self.records.put(record)
+        else:
+            logger.error("history: %s is not kept: too many wait", record[0].task_id)
+
+    def end(self) -> None:
+        """Write what waits."""
+        self.ending.set()
+        if self.ident:
+            self.records.put(None)
+            self.join(RETRY)
+
+    def run(self) -> None:
+        while first := self.records.get():
+            batch = [first]
+            while not self.records.empty() and len(batch) < BATCH:
+                if not (record := self.records.get()):
+                    return self.keep(batch)
+                batch.append(record)
+            self.keep(batch)
+            self.ending.wait(PAUSE)
+
+    def keep(self, batch: list[Record]) -> None:
+        while True:
+            try:
+                close_old_connections()
+                return write(batch)
+            except (OperationalError, InterfaceError) as error:
+                connection.close()
+                if self.ending.is_set():
+                    return logger.error("history: %s are not kept: %s", len(batch), error)
+                logger.error("history: %s wait for the database: %s", len(batch), error)
+                self.ending.wait(RETRY)
+            except Exception:  # of one that cannot be written: the others are
+                if len(batch) == 1:
+                    return logger.exception("history: %s is not kept", batch[0][0].task_id)
+                for record in batch:
+                    self.keep([record])
+                return
+
+
+recorder: Recorder | None = None  # of a worker's process
+
+
+@worker_init.connect
+@worker_process_init.connect
+def start_recorder(**kwargs: Any) -> None:
+    global recorder
+    recorder = Recorder()
+
+
+@worker_process_shutdown.connect
+@worker_shutdown.connect
+def end_recorder(**kwargs: Any) -> None:
+    if recorder:
+        recorder.end()

@@ -61,6 +61,8 @@ class Migration(migrations.Migration):
                 ("schedule", models.CharField(max_length=200)),
                 ("scheduled_for", models.DateTimeField()),
                 ("queued_at", models.DateTimeField(null=True)),
+                ("started_at", models.DateTimeField(null=True)),
+                ("finished_at", models.DateTimeField(null=True)),
                 ("retries", models.PositiveIntegerField(default=0)),
             ],
             options={

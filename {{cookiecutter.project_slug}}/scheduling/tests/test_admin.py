@@ -14,7 +14,13 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
-from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask
+from django.utils import timezone
+from django_celery_beat.models import (
+    ClockedSchedule,
+    CrontabSchedule,
+    IntervalSchedule,
+    PeriodicTask,
+)
 from django_celery_results.models import TaskResult
 from kombu import Connection
 from pytest_django import Settings
@@ -222,7 +228,7 @@ def test_lateness_shown_is_start_minus_due_time(admin_client: Client) -> None:
     row = make("Row", last_run_at=NOON - 5 * MINUTE, **every(10))
     queued, late = timedelta(seconds=40), timedelta(seconds=83)
     store("Row", NOON - 5 * MINUTE, "STARTED", "SUCCESS", queued=queued, late=late)
-    [started] = TaskResult.objects.values_list("date_started", flat=True)
+    [started] = Run.objects.values_list("started_at", flat=True)
 
     assert started == Run.objects.get().scheduled_for + timedelta(seconds=83)
     assert "1 min 23 s late" in text_of(admin_client.get(LIST))
@@ -361,8 +367,8 @@ def test_one_unknown_task_does_not_stop_the_others(
     told = messages(pull(admin_client, "run_now", *rows))
 
     assert len(sent()) == 1
-    assert "Unknown was not sent: no worker knows the task 'some.task'." in told
-    assert any(text.startswith("Broken was not sent: ValueError: args 'no JSON'") for text in told)
+    assert "Not sent: Unknown: no worker knows the task 'some.task'." in told
+    assert any(text.startswith("Not sent: Broken: ValueError: args 'no JSON'") for text in told)
     assert "Sent a run: Known." in told
 
 
@@ -395,9 +401,66 @@ def test_reset_gives_code_its_values_back(admin_client: Client) -> None:
 
     row.refresh_from_db()
     assert row.interval is None and row.crontab.hour == "4"
-    assert "Mine was not changed: no code declares it." in told
+    assert "Not changed, as no code declares it: Mine." in told
     assert any("when every 10 minutes" in text for text in told)
     assert "when every 10 minutes" in LogEntry.objects.get().get_change_message()
+
+
+@pytest.mark.parametrize("way", ["form", "reset"])
+def test_what_was_resumed_by_itself_is_not_resumed_with_all(admin_client: Client, way: str) -> None:
+    row = declared()
+    admin_client.post(reverse("admin:scheduling_pause_all"))
+    if way == "form":
+        row.refresh_from_db()
+        row.enabled = True
+        row.save()
+    else:
+        pull(admin_client, "reset", row)
+    row.refresh_from_db()
+    assert row.enabled
+    row.enabled = False
+    row.save()
+
+    admin_client.post(reverse("admin:scheduling_resume_all"))
+
+    row.refresh_from_db()
+    assert not row.enabled
+
+
+def test_what_an_operator_has_renamed_is_still_declared(admin_client: Client) -> None:
+    row = declared()
+    PeriodicTask.objects.filter(pk=row.pk).update(name="Another name")
+    delete = reverse("admin:django_celery_beat_periodictask_delete", args=[row.pk])
+
+    assert "declared in scheduling/schedules.py" in text_of(admin_client.get(LIST))
+    assert "Remove it there" in text_of(admin_client.post(delete, {"post": "yes"}))
+    pull(admin_client, "reset", row)
+    row.refresh_from_db()
+    assert row.name == "Clean up the run history"
+
+
+def test_what_has_run_once_is_done_not_paused(admin_client: Client) -> None:
+    make("Once", enabled=False, one_off=True, total_run_count=1, **every(10))
+
+    assert "Done: it runs once" in text_of(admin_client.get(LIST))
+    assert not admin_client.get(f"{LIST}?state=paused").context["cl"].result_list
+
+
+def test_what_is_confirmed_does_not_depend_on_a_filter(admin_client: Client) -> None:
+    row = make("Row", last_run_at=NOON - 20 * MINUTE, **every(10))
+    chosen = {"action": "pause", "_selected_action": [row.pk]}
+
+    asked = text_of(admin_client.post(f"{LIST}?state=overdue", chosen))
+
+    assert f'<form method="post" action="{LIST}">' in asked
+
+
+def test_a_time_at_the_end_of_times_is_shown(admin_client: Client) -> None:
+    end = datetime(9999, 12, 31, 23, 30, tzinfo=UTC)
+    make("Far", clocked=ClockedSchedule.objects.create(clocked_time=end), one_off=True)
+
+    with timezone.override("Asia/Tokyo"):
+        assert admin_client.get(LIST).status_code == 200
 
 
 def test_a_lever_on_a_page_leads_back_to_it(admin_client: Client) -> None:

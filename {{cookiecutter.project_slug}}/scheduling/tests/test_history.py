@@ -1,5 +1,7 @@
 """What ran, how late, what is overdue and what comes next."""
 
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 import time_machine
 from celery import current_app
 from celery.app.task import Context
-from django.db import DatabaseError, connection
+from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 from django_celery_beat.models import (
     ClockedSchedule,
@@ -18,7 +20,7 @@ from django_celery_beat.models import (
 )
 from django_celery_results.models import TaskResult
 
-from scheduling import history
+from scheduling import history, results
 from scheduling.models import Heartbeat, Run
 from scheduling.results import DatabaseBackend
 from scheduling.tasks import clean_up_history
@@ -128,44 +130,99 @@ def test_the_result_of_another_task_is_stored_and_is_no_run() -> None:
     assert not Run.objects.exists()
 
 
-@pytest.mark.django_db(transaction=True)
-def test_a_start_takes_two_statements_in_a_transaction_and_an_end_one(no_schedules: None) -> None:
-    def statements(*states: str) -> list[str]:
-        with CaptureQueriesContext(connection) as queries:
-            store("Nightly", NOON, *states)
-        return [query["sql"].split()[0] for query in queries]
-
-    start = statements("STARTED")
-
-    assert start == ["BEGIN", "INSERT", "INSERT", "COMMIT"]
-    assert statements("STARTED", "SUCCESS") == [*start, "UPDATE"]
-    assert statements("FAILURE") == start  # of a run whose start is not known here
-
-
-def test_an_end_is_stored_also_if_the_start_has_been_deleted() -> None:
+@pytest.mark.parametrize("headers", [{"scheduled_for": "tomorrow"}, {"queued_at": 7}, None])
+def test_headers_of_somebody_else_make_no_run(headers: dict[str, Any] | None) -> None:
     request = request_of("Nightly", NOON)
-    backend = DatabaseBackend(current_app)
-    backend.store_result("an-id", None, "STARTED", request=request)
-    TaskResult.objects.all().delete()
+    request.headers = (request.headers or {}) | headers if headers else None
 
-    backend.store_result("an-id", None, "SUCCESS", request=request)
+    DatabaseBackend(current_app).store_result("an-id", None, "SUCCESS", request=request)
 
-    [run] = history.read(Run.objects.all())
-    assert (run.schedule, run.state) == ("Nightly", "SUCCESS")
+    assert TaskResult.objects.exists()
+    assert not Run.objects.exists()
 
 
-def test_history_that_cannot_be_written_does_not_fail_the_run(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_what_is_no_text_for_a_database_is_stored() -> None:
+    request = request_of("Nightly", NOON)
+
+    DatabaseBackend(current_app).store_result(
+        "an-id", OSError("a\0b \udcff"), "FAILURE", traceback="a\0b \udcff", request=request
+    )
+
+    assert TaskResult.objects.get().traceback == "a\\0b \\udcff"
+    [error] = history.errors(history.read(Run.objects.all())).values()
+    assert error.startswith("OSError: a")
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[results.Recorder]:
+    """As in a worker's process."""
+    monkeypatch.setattr(results, "RETRY", 0.1)
+    results.start_recorder()
+    assert results.recorder
+    yield results.recorder
+    results.end_recorder()
+    results.recorder = None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_in_a_worker_many_runs_are_written_at_once(
+    monkeypatch: pytest.MonkeyPatch, recorder: results.Recorder
 ) -> None:
-    def fail(*args: object) -> None:
-        raise DatabaseError("away")
+    written: list[int] = []
 
-    monkeypatch.setattr(DatabaseBackend, "_write", fail)
-    monkeypatch.setattr(connection, "close", lambda: None)  # it is the test's
+    def write(records: list[results.Record]) -> None:
+        written.append(len(records))
+        original(records)
 
-    store("Nightly", NOON, "STARTED")
+    original = results.write
+    monkeypatch.setattr(results, "write", write)
 
-    assert "STARTED of Nightly 2026-06-01 12:00:00+00:00 is not in the history" in caplog.text
+    for number in range(100):
+        store(f"Number {number}", NOON, "STARTED", "SUCCESS", late=MINUTE)
+    recorder.end()
+
+    assert {(run.late, run.took) for run in history.read(Run.objects.all())} == {(MINUTE, SECOND)}
+    assert sum(written) == 200
+    assert len(written) < 20
+    assert Run.objects.count() == TaskResult.objects.filter(status="SUCCESS").count() == 100
+
+
+@pytest.mark.django_db(transaction=True)
+def test_runs_wait_for_a_database_that_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    recorder: results.Recorder,
+) -> None:
+    is_away = True
+
+    def write(records: list[results.Record]) -> None:
+        if is_away:
+            raise OperationalError("away")
+        original(records)
+
+    original = results.write
+    monkeypatch.setattr(results, "write", write)
+
+    store("Nightly", NOON, "STARTED", "SUCCESS")
+    while "wait for the database: away" not in caplog.text:
+        time.sleep(0.01)
+    is_away = False
+    while not Run.objects.filter(finished_at__isnull=False).exists():
+        time.sleep(0.01)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_run_that_cannot_be_written_does_not_hold_up_the_others(
+    caplog: pytest.LogCaptureFixture, recorder: results.Recorder
+) -> None:
+    bad = TaskResult(task_id="bad", status=None)
+    recorder.put((bad, None))
+    for name in ("One", "Another"):
+        store(name, NOON, "STARTED", "SUCCESS")
+    recorder.end()
+
+    assert {run.schedule for run in Run.objects.all()} == {"One", "Another"}
+    assert "history: bad is not kept" in caplog.text
 
 
 def test_the_last_runs_of_each_schedule_are_found_in_two_queries(no_schedules: None) -> None:
@@ -197,6 +254,12 @@ OVERDUE = [
     (lambda: every(10) | {"start_time": NOON + HOUR}, NOON - DAY, None),
     (lambda: every(10) | {"start_time": NOON - 5 * MINUTE}, NOON - DAY, NOON - 5 * MINUTE),
     (lambda: every(10) | {"expires": NOON - 3 * MINUTE}, NOON - 12 * MINUTE, None),
+    (lambda: every(10) | {"expires": NOON - 2 * HOUR}, NOON - 3 * HOUR, None),
+    (
+        lambda: every(1, "days") | {"start_time": NOON - 50 * MINUTE},
+        NOON - HOUR,
+        NOON - 50 * MINUTE,
+    ),
     (
         lambda: {
             "one_off": True,
@@ -242,6 +305,14 @@ def test_one_query_finds_that_nothing_is_overdue_however_many_rows_there_are(
     assert len(queries) == 1
 
 
+def test_a_row_that_beat_skips_does_not_hide_another_that_is_overdue(no_schedules: None) -> None:
+    shared = every(3, "days")
+    make("Skipped", last_run_at=NOON - 4 * DAY, **shared)
+    row = make("Overdue", last_run_at=NOON - 3 * DAY - 30 * MINUTE, **shared)
+
+    assert history.overdue(NOON) == {row.pk: NOON - 30 * MINUTE}
+
+
 def test_what_beat_will_skip_is_missed_and_the_next_run_is_in_the_future(
     no_schedules: None,
 ) -> None:
@@ -255,9 +326,9 @@ def test_what_beat_will_skip_is_missed_and_the_next_run_is_in_the_future(
 def test_the_next_times_are_those_of_beat(no_schedules: None) -> None:
     row = make("Hourly", last_run_at=NOON - 30 * MINUTE, **at("*"))
 
-    times = history.upcoming(row, NOON + HOUR + MINUTE)
+    times = history.upcoming(row, NOON + 50 * MINUTE)
 
-    assert [next(times) for _ in range(3)] == [NOON, NOON + 2 * HOUR, NOON + 3 * HOUR]
+    assert [next(times) for _ in range(3)] == [NOON, NOON + HOUR, NOON + 2 * HOUR]
 
 
 def test_what_runs_once_or_expires_has_no_more_times(no_schedules: None) -> None:

@@ -2,6 +2,7 @@
 
 // Shows when a periodic task would run, each time that its form is changed.
 (() => {
+    const says_when = /^(interval|crontab|solar|clocked|one_off|(start_time|expires)_[01])$/;
     const preview = document.getElementById("preview");
     const form = preview.closest("form");
     let asked = 0;
@@ -9,8 +10,8 @@
 
     const show = async () => {
         const number = ++asked;
-        const fields = new URLSearchParams(new FormData(form));
-        fields.delete("csrfmiddlewaretoken");
+        const given = [...new FormData(form)].filter(([name]) => says_when.test(name));
+        const fields = new URLSearchParams(given);
         fields.set("pk", preview.dataset.pk);
         const answer = await fetch(`${preview.dataset.url}?${fields}`);
         const text = answer.ok ? await answer.text() : "";
