@@ -329,7 +329,10 @@ def page(chromium: str) -> Iterator[Page]:
             executable_path=chromium,
             args=["--no-sandbox", "--disable-background-networking", "--no-first-run"],
         )
-        yield browser.new_page()
+        page, console = browser.new_page(), list[str]()
+        page.on("console", lambda message: console.append(message.text))
+        yield page
+        assert not [line for line in console if "Content Security Policy" in line]
         browser.close()
 
 
