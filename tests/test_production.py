@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from arena import PostgresServer, postgres_programs, wait_for
-from conftest import Project, unavailable
+from conftest import FOREIGN, Project, unavailable
 from image import Image, build
 from service import free_port
 
@@ -55,7 +55,8 @@ def project(bake: Callable[..., Project], environment: Path) -> Project:
 
 @pytest.fixture(scope="module")
 def image(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Image:
-    env = {name: text for name, text in os.environ.items() if not name.startswith(("UV_PRO", "V"))}
+    foreign = (*FOREIGN, "UV_PROJECT_ENVIRONMENT")
+    env = {name: text for name, text in os.environ.items() if not name.startswith(foreign)}
     return build(project.path, tmp_path_factory.mktemp("image"), env)
 
 
@@ -255,8 +256,7 @@ def test_composes_own_commands_send_a_mail_on_schedule(
         containers.start(name)
 
     wait_for(lambda: len(list(mailbox[1].glob("*"))) >= 3, "three mails", 90)
-    has_health = (image.files / "scheduling/health.py").exists()
-    for name in ("worker", "beat", "web") if has_health else ("worker", "beat"):
+    for name in ("worker", "beat", "web"):
         wait_for(partial(containers.is_healthy, name), f"a healthy {name}", 90)
     request = urllib.request.Request(
         containers.here("http://127.0.0.1:8000/admin/login/"),

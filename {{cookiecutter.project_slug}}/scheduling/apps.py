@@ -12,7 +12,7 @@ class SchedulingConfig(AppConfig):
     name = "scheduling"
 
     def ready(self) -> None:
-        from scheduling import checks, lateness  # noqa: F401
+        from scheduling import checks, lateness, logs  # noqa: F401
 
         post_migrate.connect(seed_after_migrate, sender=self)  # after the migrations of all apps
 

@@ -5,6 +5,7 @@ from django.db.models import Case, F, When
 from django.db.models.signals import post_save, pre_save
 from django.dispatch import receiver
 from django_celery_beat.models import PeriodicTask
+from django_celery_results.models import TaskResult
 
 from scheduling.due import TIMING_KEYS
 
@@ -19,8 +20,57 @@ class Declaration(models.Model):
     )
     values = models.JSONField()
 
+    class Meta:
+        default_permissions = ()
+        permissions = [("run_schedule", "Can run a schedule now")]
+
     def __str__(self) -> str:
         return self.name
+
+
+class Run(models.Model):
+    """A run of a schedule: what beat's message said, beside what the worker stored of the task."""
+
+    result = models.OneToOneField(TaskResult, models.CASCADE, primary_key=True)
+    schedule = models.CharField(max_length=200)  # its name: history stays when it is deleted
+    scheduled_for = models.DateTimeField()
+    queued_at = models.DateTimeField(null=True)
+    retries = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        default_permissions = ("view",)
+        indexes = [
+            models.Index(fields=["schedule", "-scheduled_for"], name="scheduling_run_schedule"),
+            models.Index(fields=["scheduled_for"], name="scheduling_run_time"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.schedule}, due at {self.scheduled_for}"
+
+
+class Heartbeat(models.Model):
+    """When a beat ticked last."""
+
+    beat = models.CharField(max_length=255, primary_key=True)  # its host and process
+    ticked_at = models.DateTimeField()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.beat
+
+
+class Pause(models.Model):
+    """A schedule that was paused with all others, and is resumed with them."""
+
+    periodic_task = models.OneToOneField(PeriodicTask, models.CASCADE, primary_key=True)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return str(self.periodic_task)
 
 
 @receiver(pre_save, sender=PeriodicTask)

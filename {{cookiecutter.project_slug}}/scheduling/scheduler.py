@@ -9,8 +9,11 @@ most a batch; what could not be published was never marked, and is tried again; 
 """
 
 import json
+import os
 import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -28,12 +31,14 @@ from kombu.exceptions import OperationalError
 
 from scheduling.due import next_due, schedule_of
 from scheduling.heap import LOOK_EVERY, Heap, Waiting, runs_of, when_of
+from scheduling.models import Heartbeat
 
 BATCH = 100  # runs claimed at once: what a beat that dies may double, at most
 BUSY = timedelta(milliseconds=100)  # until a row that somebody else has locked is tried again
 RETRY = timedelta(minutes=1)  # until a run that was refused by Celery, not by the broker, is
 COLUMNS = [field.attname for field in PeriodicTask._meta.concrete_fields]
 LONGEST_PAUSE = 5.0  # seconds between two tries while the broker or the database is away
+BEAT_EVERY = 5.0  # seconds between two heartbeats
 
 logger = get_logger(__name__)
 
@@ -56,6 +61,7 @@ class Entry(schedulers.ModelEntry):  # type: ignore[misc]  # it has no types
             "priority": model.priority,
             "expires": model.expires or model.expire_seconds,
             "headers": headers | {"periodic_task_name": model.name},
+            "ignore_result": False,  # the run history is made of results
             "retry": False,  # the scheduler tries again, without holding up the rest
         }
         self.options = {name: value for name, value in options.items() if value is not None}
@@ -75,6 +81,7 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]
         self.failures = 0  # of the broker or the database, in a row
         self.is_prepared = False
         self.suspect: int | None = None  # the row that the broker did not take last
+        self.next_heartbeat = 0.0
         super().__init__(*args, **kwargs)
         self.heap = Heap(self.app.conf.beat_cron_starting_deadline)
 
@@ -95,6 +102,7 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]
                 return LOOK_EVERY
             self.heap.look()
             self._claim(self.heap.take(BATCH))
+            self._say_that_it_ticks()
         except (DatabaseError, InterfaceError, OperationalError) as error:
             self.failures += 1
             pause: float = min(0.125 * 2**self.failures, LONGEST_PAUSE)
@@ -112,6 +120,18 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]
         self.install_default_entries({})
         self.update_from_dict(self.app.conf.beat_schedule)
         return True
+
+    def _say_that_it_ticks(self) -> None:
+        """For operators and monitors: ``health`` tells how long ago a beat did."""
+        if time.monotonic() < self.next_heartbeat:
+            return
+        self.next_heartbeat = time.monotonic() + BEAT_EVERY
+        Heartbeat.objects.bulk_create(
+            [Heartbeat(f"{socket.gethostname()}:{os.getpid()}", timezone.now())],
+            update_conflicts=True,
+            unique_fields=["beat"],
+            update_fields=["ticked_at"],
+        )
 
     def _claim(self, due: list[Waiting]) -> None:
         """In one transaction, publish and mark those of a batch that are still as they were read.
@@ -176,7 +196,8 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]
             self.heap.forget(waiting)
             return False
         entry.schedule = schedule_of(waiting.timing)
-        due = entry.options["headers"]["scheduled_for"] = waiting.due.astimezone(UTC).isoformat()
+        due = waiting.due.astimezone(UTC).isoformat()
+        entry.options["headers"] |= {"scheduled_for": due, "queued_at": now.isoformat()}
         # The same run has the same id, however often it is sent: so has the mail that it sends.
         run = f"{row.pk}/{row.total_run_count}/{due}"
         entry.options["task_id"] = str(uuid5(NAMESPACE_URL, run))

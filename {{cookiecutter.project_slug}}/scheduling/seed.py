@@ -17,6 +17,7 @@ from django.db.models.deletion import Collector
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask, PeriodicTasks
 
+from scheduling import history
 from scheduling.due import TIMINGS
 from scheduling.models import Declaration
 from scheduling.schedule import Schedule, canonical, describe
@@ -167,6 +168,8 @@ def apply(changes: Iterable[Change]) -> None:
             added.append(merge.row)
         elif merge.written:
             columns = _columns({what: values[what] for what in merge.written}, timings)
+            if "name" in merge.written:
+                history.rename(merge.row.name, merge.schedule.name)
             if "when" in merge.written:
                 columns["last_run_at"] = None  # another time counts from now, as in keep_run_times
             for column, value in columns.items():
@@ -224,14 +227,14 @@ def _merge(
         old, theirs = base.get(what, new), stored[what]
         if theirs == new:
             if old != new:
-                say("~", f"{what} {_show(old)} → {_show(new)}, which an operator had set already")
+                say("~", f"{what} {show(old)} → {show(new)}, which an operator had set already")
         elif reset or (old != new and what != "enabled"):
             merge.written.append(what)
-            both = f" (an operator's; code had {_show(old)})" if theirs != old else ""
-            say("~", f"{what} {_show(theirs)}{both} → {_show(new)}")
+            both = f" (an operator's; code had {show(old)})" if theirs != old else ""
+            say("~", f"{what} {show(theirs)}{both} → {show(new)}")
         elif what != "enabled" or old != new or known is None or "when" in merge.written:
             # "enabled" is the operator's once it is seeded, and no difference to be reported.
-            say("!", f"{what} {_show(theirs)} (code: {_show(new)})")
+            say("!", f"{what} {show(theirs)} (code: {show(new)})")
     if merge.is_pending and not merge.lines:
         say("~", "remembered anew")
     return merge
@@ -242,7 +245,7 @@ def _drop(known: Declaration, row: PeriodicTask | None) -> Drop:
     if row is None:
         return Drop(known, row, [("-", f"{text}; its row had gone already")])
     edited = [
-        f"{what} {_show(theirs)}"
+        f"{what} {show(theirs)}"
         for what, theirs in stored_values(row).items()
         if theirs != known.values.get(what)
     ]
@@ -308,7 +311,8 @@ def _canonical_text(text: str) -> str:
         return text
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
+    """A value of ``stored_values``, to be read by people."""
     return "none" if value is None else str(value) or '""'
 
 

@@ -7,6 +7,7 @@ wrong is said in one message.
 
 import ssl
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qs, quote, urlsplit
@@ -40,6 +41,12 @@ def not_printed(url: str) -> None:
         raise ValidationError("Would only print mails: name a mail server, or dummy://.")
 
 
+def needs_sentry(dsn: str) -> None:
+    """Refuse to drop errors silently."""
+    if dsn and not find_spec("sentry_sdk"):
+        raise ValidationError("Needs the extra: uv sync --no-dev --extra sentry.")
+
+
 SECRET_KEY = env.str(
     "SECRET_KEY", default="development-only" if DEBUG else REQUIRED, validate=not_guessable
 )
@@ -61,6 +68,12 @@ BEHIND_PROXY = env.bool("BEHIND_PROXY", default=False)
 SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=not DEBUG)
 SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=0 if DEBUG else 30 * 24 * 3600)
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
+LOG_FORMAT = env.str(
+    "LOG_FORMAT",
+    default="plain" if DEBUG else "json",
+    validate=validate.OneOf(["json", "plain"], error="Must be json or plain."),
+)
+SENTRY_DSN = env.str("SENTRY_DSN", default="", validate=needs_sentry)
 CELERY_BROKER_URL = env.str(
     "CELERY_BROKER_URL", default="" if DEBUG else REQUIRED, validate=not_empty
 )
@@ -69,7 +82,9 @@ CELERY_BEAT_SCHEDULER = env.str(
 )
 # Seconds; a run that was missed for longer, as beat was away or paused, is skipped with a warning.
 CELERY_BEAT_CRON_STARTING_DEADLINE = env.int("CELERY_BEAT_CRON_STARTING_DEADLINE", default=3600)
-LATE_AFTER = env.int("LATE_AFTER", default=60)  # seconds; a run that starts later is logged
+# Seconds; a run that starts later is logged, and a schedule whose run is not sent is overdue.
+LATE_AFTER = env.int("LATE_AFTER", default=60)
+RUN_HISTORY_DAYS = env.int("RUN_HISTORY_DAYS", default=14)
 SEED_SCHEDULES_ON_MIGRATE = env.bool("SEED_SCHEDULES_ON_MIGRATE", default=True)
 # A queue of its own: services that share a broker do not take each other's tasks.
 CELERY_TASK_DEFAULT_QUEUE = env.str("CELERY_TASK_DEFAULT_QUEUE", default=PACKAGE)
@@ -100,10 +115,12 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "axes",
     "django_celery_beat",
+    "django_celery_results",
     "scheduling",
     "application",
 ]
 MIDDLEWARE = [
+    "scheduling.health.Middleware",  # first: it answers probes, who know no host name
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -222,10 +239,38 @@ SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {"run": {"()": "scheduling.logs.RunFilter"}},
+    "formatters": {
+        "json": {"()": "scheduling.logs.Formatter"},
+        "plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
+    },
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "filters": ["run"],
+            "formatter": LOG_FORMAT,
+        },
+    },
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
+    "loggers": {  # without handlers of their own: each line comes once, and like the others
+        "django": {},
+        "gunicorn.access": {"propagate": True},
+        "gunicorn.error": {"propagate": True},
+    },
 }
+
+if SENTRY_DSN:  # the SDK itself reads SENTRY_ENVIRONMENT and SENTRY_RELEASE
+    import sentry_sdk
+    from sentry_sdk.integrations.celery import CeleryIntegration
+
+    sentry_sdk.init(
+        SENTRY_DSN,
+        integrations=[CeleryIntegration(monitor_beat_tasks=True)],
+        # Addresses of mails and what people type stay here.
+        send_default_pii=False,
+        include_local_variables=False,
+        max_request_body_size="never",
+    )
 
 # Celery: https://docs.celeryq.dev/en/stable/userguide/configuration.html
 
@@ -237,8 +282,11 @@ if not CELERY_BROKER_URL:
 CELERY_TIMEZONE = TIME_ZONE  # crontabs mean local time
 CELERY_ACCEPT_CONTENT = ["json"]  # a message can never run code, as a pickle can
 CELERY_TASK_SERIALIZER = "json"
-CELERY_TASK_IGNORE_RESULT = True  # nobody reads results yet
-CELERY_RESULT_EXPIRES = None  # so there are none to clean up
+CELERY_RESULT_BACKEND = "scheduling.results.DatabaseBackend"  # the run history
+CELERY_TASK_IGNORE_RESULT = True  # of what is no run; tasks whose result is read say False
+CELERY_TASK_TRACK_STARTED = True  # when a run was started, and which are running
+CELERY_RESULT_EXTENDED = True  # its schedule, task, arguments and worker
+CELERY_RESULT_EXPIRES = None  # clean_up_history deletes in batches, not all at once
 CELERY_TASK_SOFT_TIME_LIMIT = 5 * 60  # seconds; a hanging task must not hold its worker ...
 CELERY_TASK_TIME_LIMIT = CELERY_TASK_SOFT_TIME_LIMIT + 60  # ... and gets a minute to clean up
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1  # a long task does not hold back the ones behind it

@@ -1,6 +1,6 @@
 from django.conf import settings
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 from django.views.generic import RedirectView
 
 admin.site.site_header = admin.site.site_title = settings.PROJECT_NAME
@@ -8,4 +8,5 @@ admin.site.site_header = admin.site.site_title = settings.PROJECT_NAME
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
+    path("health/", include("scheduling.health")),
 ]

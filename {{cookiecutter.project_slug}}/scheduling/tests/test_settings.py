@@ -200,6 +200,70 @@ def test_the_environment_wins_over_the_env_file(run: Run, tmp_path: Path) -> Non
     assert found == [True, "DEBUG", "from-the-file"]
 
 
+SAY = """
+import logging
+logging.getLogger("app").warning("Two\\nlines")
+logging.getLogger("django.request").warning("Not found")
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_json"),
+    [
+        ({"DEBUG": "true"}, False),
+        ({"DEBUG": "true", "LOG_FORMAT": "json"}, True),
+        (PRODUCTION, True),
+        (PRODUCTION | {"LOG_FORMAT": "plain"}, False),
+    ],
+)
+def test_logs_are_json_in_production_and_plain_in_development(
+    run: Run, environment: dict[str, str], is_json: bool
+) -> None:
+    written = run(SAY, **environment).stderr
+
+    assert written.count("Not found") == 1
+    if is_json:
+        lines = [json.loads(line)["message"] for line in written.splitlines()]
+        assert lines == ["Two\nlines", "Not found"]
+    else:
+        assert " WARNING app: Two\nlines\n" in written
+
+
+def test_a_log_format_that_there_is_not_is_refused(run: Run) -> None:
+    assert "  LOG_FORMAT: Must be json or plain." in run("", **PRODUCTION, LOG_FORMAT="xml").stderr
+
+
+SENTRY_DSN = "http://key@127.0.0.1:9/1"
+
+
+def test_sentry_is_told_nothing_personal(run: Run) -> None:
+    code = """
+import sentry_sdk
+options = sentry_sdk.get_client().options
+names = ["dsn", "environment", "release", "send_default_pii", "include_local_variables"]
+[options[name] for name in [*names, "max_request_body_size"]]
+"""
+    names = {"SENTRY_ENVIRONMENT": "staging", "SENTRY_RELEASE": "portal@1.2"}
+
+    options = value(run, code, **PRODUCTION, **names, SENTRY_DSN=SENTRY_DSN)
+
+    assert options == [SENTRY_DSN, "staging", "portal@1.2", False, False, "never"]
+
+
+def test_without_a_dsn_there_is_no_sentry(run: Run) -> None:
+    assert value(run, "import sys\n'sentry_sdk' in sys.modules", **PRODUCTION) is False
+
+
+def test_a_dsn_without_sentrys_package_is_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['sentry_sdk'] = None\n")
+    path = f"{tmp_path}:{settings.BASE_DIR}"
+
+    process = run("", **PRODUCTION, SENTRY_DSN=SENTRY_DSN, PYTHONPATH=path)
+
+    assert process.returncode != 0
+    assert "  SENTRY_DSN: Needs the extra: uv sync --no-dev --extra sentry." in process.stderr
+
+
 @pytest.mark.parametrize(
     ("cache", "refused"),
     [

@@ -1,0 +1,353 @@
+"""What ran, when and how late, and what runs next: queries, no views."""
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import reduce
+from itertools import accumulate
+from operator import itemgetter, or_
+from typing import Any
+
+from celery import current_app
+from cron_descriptor import (
+    FormatException,
+    MissingFieldException,
+    Options,
+    WrongArgumentException,
+    get_description,
+)
+from django.conf import settings
+from django.db.models import CharField, F, Min, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Cast, Coalesce
+from django.utils import timezone
+from django_celery_beat.models import PeriodicTask
+from django_celery_results.models import TaskResult
+
+from scheduling.due import (
+    EPOCH,
+    TIMING_KEYS,
+    TIMINGS,
+    Timing,
+    catch_up,
+    columns,
+    first_due,
+    next_due,
+    schedule_of,
+)
+from scheduling.models import Heartbeat, Run
+from scheduling.schedule import describe
+
+DAY_OF_24_HOURS = Options()
+DAY_OF_24_HOURS.use_24hour_time_format = True
+SINCE = Coalesce("last_run_at", "date_changed")  # from when on a row counts
+# The columns of all timings, as `due.read_timings` reads them, and where those of each are.
+COLUMNS = [(name, column) for name in TIMINGS for column in columns(name)]
+READ = [
+    Cast(f"{name}__{column}", CharField()) if column == "timezone" else F(f"{name}__{column}")
+    for name, column in COLUMNS
+]
+ENDS = list(accumulate(len(columns(name)) for name in TIMINGS))
+SLICES = list(zip(TIMINGS, [0, *ENDS], ENDS, strict=False))
+
+
+def late_after() -> timedelta:
+    """How late a run may be sent or started; beyond it is overdue or late."""
+    return timedelta(seconds=getattr(settings, "LATE_AFTER", 60))
+
+
+def kept() -> timedelta:
+    """For how long the history is kept."""
+    return timedelta(days=getattr(settings, "RUN_HISTORY_DAYS", 14))
+
+
+# How a run went, in one word that pictures, filters and style sheets share.
+KINDS = {
+    "succeeded": "succeeded",
+    "late": "succeeded, but started late",
+    "failed": "failed",
+    "running": "is running",
+    "retrying": "waits to be tried again",
+    "revoked": "was not started: it had expired or was revoked",
+}
+STATES = {"FAILURE": "failed", "RETRY": "retrying", "REVOKED": "revoked"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A run, as the history has it."""
+
+    pk: int  # of its result
+    task_id: str
+    schedule: str
+    scheduled_for: datetime  # when it was due
+    queued_at: datetime | None
+    started_at: datetime | None  # of its first try; None if it never was
+    finished_at: datetime | None  # None while it goes on
+    state: str  # Celery's: STARTED, SUCCESS, FAILURE, RETRY or REVOKED
+    retries: int
+    worker: str
+    kind: str  # one of ``KINDS``
+
+    @property
+    def late(self) -> timedelta | None:
+        """From when it was due until it was started."""
+        return self.started_at - self.scheduled_for if self.started_at else None
+
+    @property
+    def took(self) -> timedelta | None:
+        """From its first start until it was done, retries and the waiting for them included."""
+        if not self.started_at or not self.finished_at:
+            return None
+        return self.finished_at - self.started_at
+
+
+def read(runs: QuerySet[Run]) -> Iterator[Ran]:
+    """Runs without what is long: arguments, results and tracebacks."""
+    limit = late_after()
+    stored = ("task_id", "status", "date_started", "date_done", "worker")
+    columns = ("pk", "schedule", "scheduled_for", "queued_at", "retries")
+    for (
+        pk,
+        name,
+        due,
+        queued_at,
+        retries,
+        task_id,
+        state,
+        started,
+        done,
+        worker,
+    ) in runs.values_list(*columns, *(f"result__{column}" for column in stored)):
+        kind = STATES.get(state, "running")
+        if state == "SUCCESS":
+            kind = "late" if started and started - due > limit else "succeeded"
+        finished = done if state in ("SUCCESS", "FAILURE", "REVOKED") else None
+        times = (due, queued_at, started, finished)
+        yield Ran(pk, task_id, name, *times, state, retries, worker or "", kind)
+
+
+def last_runs(names: Collection[str], count: int) -> dict[str, list[Ran]]:
+    """The last runs of each of some schedules, newest first. Two queries for all of them."""
+    newest_first = Run.objects.filter(schedule=OuterRef("name")).order_by("-scheduled_for")
+    oldest = Subquery(newest_first.values("scheduled_for")[count - 1 : count])
+    rows = PeriodicTask.objects.filter(name__in=names).order_by().values_list("name", oldest)
+    # Each part is a look into the index; a window function would read all runs.
+    parts = [Q(schedule=name, scheduled_for__gte=since or EPOCH) for name, since in rows]
+    found: dict[str, list[Ran]] = defaultdict(list)
+    if parts:
+        newest = Run.objects.filter(reduce(or_, parts)).order_by("-scheduled_for", "-queued_at")
+        for run in read(newest):
+            found[run.schedule].append(run)
+    return {name: found[name][:count] for name in names}
+
+
+def runs_since(names: Collection[str], start: datetime, most: int) -> dict[str, list[Ran]]:
+    """The runs of some schedules that were due since a moment, newest first: ``most`` of all."""
+    found: dict[str, list[Ran]] = defaultdict(list)
+    recent = Run.objects.filter(schedule__in=names, scheduled_for__gte=start)
+    for run in read(recent.order_by("-scheduled_for")[:most]):
+        found[run.schedule].append(run)
+    return found
+
+
+def rename(old: str, new: str) -> None:
+    """Let the runs of a schedule follow it to another name."""
+    TaskResult.objects.filter(periodic_task_name=old).update(periodic_task_name=new)
+    Run.objects.filter(schedule=old).update(schedule=new)
+
+
+def errors(runs: Iterable[Ran]) -> dict[str, str]:
+    """What went wrong with the runs that failed, in one line each, by task ids. One query."""
+    failed = [run.pk for run in runs if run.kind in ("failed", "retrying")]
+    stored = TaskResult.objects.filter(pk__in=failed).values_list("task_id", "result")
+    return {task_id: _error(text) for task_id, text in stored}
+
+
+def _error(text: str | None) -> str:
+    """Of a stored exception, as Celery encodes it."""
+    with suppress(ValueError, TypeError, KeyError):
+        error = json.loads(text or "")
+        message = error["exc_message"]
+        words = " ".join(map(str, message)) if isinstance(message, list) else str(message)
+        return f"{error['exc_type']}: {words}"
+    return text or ""
+
+
+def heartbeats() -> dict[str, datetime]:
+    """When each beat of the last day ticked last, by host and process, the latest first."""
+    recent = Heartbeat.objects.filter(ticked_at__gt=timezone.now() - timedelta(days=1))
+    return dict(recent.order_by("-ticked_at").values_list("beat", "ticked_at"))
+
+
+# What runs next
+
+
+def upcoming(row: PeriodicTask, now: datetime) -> Iterator[datetime]:
+    """When a row is due, were it enabled: first what beat has not sent yet, then what comes.
+
+    Raises what Celery raises for a schedule that cannot work.
+    """
+    when = schedule_of(timing_of(row))
+    counts_from = row.last_run_at or row.date_changed or now
+    due = first_due(when, row.last_run_at, counts_from, row.start_time)
+    while due and not (row.expires and due >= row.expires):
+        yield due
+        if row.one_off or row.clocked_id:
+            return
+        due = next_due(when, max(due, now))
+
+
+def overdue(now: datetime) -> dict[int, datetime]:
+    """When the enabled rows were due that beat should have sent by now, by their keys.
+
+    Of the rows with one timing, that which counts from the longest ago is due first: only if it
+    is overdue are the others looked at. A query for the timings, and one for those rows.
+    """
+    enabled = PeriodicTask.objects.filter(enabled=True).order_by()
+    suspects: dict[str, dict[int, Timing]] = defaultdict(dict)
+    for *read, oldest in enabled.values_list(*TIMING_KEYS, *READ).annotate(oldest=Min(SINCE)):
+        keys, timing = read[: len(TIMINGS)], _timing(read[len(TIMINGS) :])
+        if timing and _overdue_since(timing, None, oldest, None, now):
+            suspects[timing[0]].update((key, timing) for key in keys if key)
+    if not suspects:
+        return {}
+    where = (Q(**{f"{name}__in": list(found)}) for name, found in suspects.items())
+    wanted = ("pk", "name", *TIMING_KEYS, "last_run_at", "date_changed", "start_time", "expires")
+    found: dict[int, datetime] = {}
+    for row in enabled.filter(reduce(or_, where)).values_list(*wanted, named=True):
+        timing = next(
+            suspects[name][key]
+            for name, key in zip(TIMINGS, (getattr(row, key) for key in TIMING_KEYS), strict=True)
+            if key
+        )
+        since = row.last_run_at or row.date_changed
+        due = _overdue_since(timing, row.last_run_at, since, row.start_time, now)
+        if due and not (row.expires and due >= row.expires):
+            found[row.pk] = due
+    return dict(sorted(found.items(), key=itemgetter(1)))
+
+
+def _overdue_since(
+    timing: Timing,
+    last_run_at: datetime | None,
+    since: datetime,
+    start_time: datetime | None,
+    now: datetime,
+) -> datetime | None:
+    """When a run was due that beat is still to send; None for what it would skip, and bad rows."""
+    try:
+        due = first_due(schedule_of(timing), last_run_at, since, start_time)
+        due = due and made_up(timing, due, now)
+    except Exception:  # beat logs it, and the row's page says it
+        return None
+    return due if due and due < now - late_after() else None
+
+
+def made_up(timing: Timing, due: datetime, now: datetime) -> datetime | None:
+    """The run that beat sends in place of one that was missed: as ``Heap.push``."""
+    deadline = current_app.conf.beat_cron_starting_deadline
+    if deadline is None:
+        return due
+    return catch_up(schedule_of(timing), due, now - timedelta(seconds=deadline))
+
+
+def _timing(values: Sequence[Any]) -> Timing | None:
+    """What says when, of the columns of a row's timings; None unless it is exactly one."""
+    given = [
+        (name, tuple(values[start:end])) for name, start, end in SLICES if values[start] is not None
+    ]
+    return given[0] if len(given) == 1 else None
+
+
+def timing_of(row: PeriodicTask) -> Timing:
+    """What says when a row runs. Raises ``ValueError`` unless it is exactly one."""
+    given = [(name, getattr(row, name)) for name in TIMINGS if getattr(row, f"{name}_id")]
+    if len(given) != 1:
+        raise ValueError("it has no schedule, or several")
+    name, timing = given[0]
+    values = ((column, getattr(timing, column)) for column in columns(name))
+    return name, tuple(str(value) if column == "timezone" else value for column, value in values)
+
+
+# What an operator looks for, and in the runs of how long.
+STATES_OF_ROWS = {
+    "overdue": "Overdue",
+    "failed": "Failed in 12 hours",
+    "late": "Started late in 12 hours",
+    "paused": "Paused",
+}
+TICKS_WITHIN = timedelta(seconds=30)  # a beat that did not is away
+TAKEN_UP_WITHIN = timedelta(seconds=10)  # what no worker has by then waits for one
+LOOK_BACK = timedelta(hours=12)
+
+
+def in_state(rows: QuerySet[PeriodicTask], state: str, now: datetime) -> QuerySet[PeriodicTask]:
+    """The rows in one of ``STATES_OF_ROWS``; all of them for another word."""
+    recent = Run.objects.filter(scheduled_for__gt=now - LOOK_BACK, scheduled_for__lte=now)
+    match state:
+        case "overdue":
+            return rows.filter(pk__in=list(overdue(now)))
+        case "failed":
+            return rows.filter(name__in=recent.filter(result__status="FAILURE").values("schedule"))
+        case "late":
+            late = Q(result__date_started__gt=F("scheduled_for") + late_after())
+            return rows.filter(name__in=recent.filter(late).values("schedule"))
+        case "paused":
+            return rows.filter(enabled=False)
+        case _:
+            return rows
+
+
+# For people
+
+
+@dataclass
+class Overview:
+    """What is known of a schedule at a moment."""
+
+    row: PeriodicTask
+    runs: list[Ran]  # the last ones, newest first
+    due: datetime | None = None  # its next run; in the past while beat is still to send it
+    missed: datetime | None = None  # a run that was skipped, as beat was away for too long
+    is_overdue: bool = False
+    problem: str = ""  # why it cannot run
+    waits_since: datetime | None = None  # when a run was sent that no worker has taken up
+
+
+def overview(rows: Iterable[PeriodicTask], now: datetime, count: int = 20) -> list[Overview]:
+    """What is known of some rows, with their last runs: two queries for all of them."""
+    rows = list(rows)
+    found = last_runs([row.name for row in rows], count)
+    return [view_of(row, found[row.name], now) for row in rows]
+
+
+def view_of(row: PeriodicTask, its_runs: list[Ran], now: datetime) -> Overview:
+    """What is known of a row, given its last runs."""
+    view = Overview(row, its_runs)
+    try:
+        timing, due = timing_of(row), next(upcoming(row, now), None)
+        view.due = due and made_up(timing, due, now)
+        if due != view.due and row.enabled:
+            view.missed = due
+    except Exception as error:  # whatever libraries raise for what people have stored
+        view.problem = f"{type(error).__name__}: {error}"
+    view.is_overdue = bool(row.enabled and view.due and view.due < now - late_after())
+    known = max((run.queued_at for run in its_runs if run.queued_at), default=now - kept())
+    if row.last_run_at and row.last_run_at > known:
+        view.waits_since = row.last_run_at
+    return view
+
+
+def in_words(row: PeriodicTask) -> str:
+    """When a row runs, such as "every 10 minutes" or "at 03:00, Europe/Berlin"."""
+    if not (crontab := row.crontab):
+        timing = row.interval or row.solar or row.clocked
+        return describe(timing) if timing else "never"
+    parts = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
+    text = " ".join(getattr(crontab, part).replace(" ", "") for part in parts)
+    with suppress(FormatException, MissingFieldException, WrongArgumentException):
+        text = get_description(text, DAY_OF_24_HOURS)
+    return f"{text[:1].lower()}{text[1:]}, {crontab.timezone}"
