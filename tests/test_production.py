@@ -165,6 +165,9 @@ def test_compose_keeps_each_service_within_bounds(project: Project) -> None:
         service = services[name]
         assert service["environment"]["DEBUG"] == "false"  # whatever .env says
         assert service["read_only"] and service["cap_drop"] == ["ALL"]
+        assert service["environment"]["DATABASE_URL"].endswith(
+            "@postgres:5432/postgres?sslmode=disable"
+        )
         grace = int(service["stop_grace_period"].removesuffix("s"))
         assert grace >= setting(project, "CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT") + 15
     assert services["beat"]["deploy"]["replicas"] == 2
