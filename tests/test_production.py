@@ -47,7 +47,14 @@ def project(bake: Callable[..., Project], environment: Path) -> Project:
     lock(project)
     schedules = project.path / "application/schedules.py"
     schedules.write_text(schedules.read_text().replace("minutes=10", "seconds=1"))
-    for name in (".env", ".git/config", "var/broker/dump", "db.sqlite3", "staticfiles/x"):
+    for name in (
+        ".env",
+        "production.env",
+        ".git/config",
+        "var/broker/dump",
+        "db.sqlite3",
+        "staticfiles/x",
+    ):
         (project.path / name).parent.mkdir(parents=True, exist_ok=True)
         (project.path / name).write_text(f"SECRET_KEY={CANARY}\n")
     return project
