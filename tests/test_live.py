@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
 
 from conftest import Project
 from service import free_port
@@ -320,45 +319,6 @@ def test_a_production_shell_never_starts_the_embedded_broker(live: Live) -> None
     assert result.returncode != 0
     assert "CELERY_BROKER_URL: Environment variable not set." in result.stderr
     assert not (live.project.path / "var").exists()
-
-
-@pytest.fixture
-def page(chromium: str) -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium,
-            args=["--no-sandbox", "--disable-background-networking", "--no-first-run"],
-        )
-        page, console = browser.new_page(), list[str]()
-        page.on("console", lambda message: console.append(message.text))
-        yield page
-        assert not [line for line in console if "Content Security Policy" in line]
-        browser.close()
-
-
-def test_a_schedule_made_in_the_admin_runs(live: Live, page: Page) -> None:
-    live.start_dev()
-    admin = f"http://127.0.0.1:{live.port}/admin/"
-    page.goto(admin)
-    page.fill("#id_username", "admin")
-    page.fill("#id_password", "admin")
-    page.click("[type=submit]")
-    assert "Architecture Portal" in page.inner_text("#site-name")
-
-    page.goto(f"{admin}django_celery_beat/intervalschedule/add/")
-    page.fill("#id_every", "1")
-    page.select_option("#id_period", "seconds")
-    page.click("[name=_save]")
-    page.goto(f"{admin}django_celery_beat/periodictask/add/")
-    page.fill("#id_name", "Made by hand")
-    page.select_option("#id_regtask", "application.tasks.send_email_task")
-    page.select_option("#id_interval", label="every second")
-    page.evaluate("document.querySelectorAll('details').forEach(group => group.open = true)")
-    page.fill("#id_args", '["browser@example.com"]')
-    page.click("[name=_save]")
-    assert "was added successfully" in page.inner_text(".messagelist")
-
-    wait_for(lambda: live.mailed_to("browser@example.com") >= 2, "two mails of the new schedule")
 
 
 def test_a_service_runs_from_a_path_that_is_long_and_odd(live: Live, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
+from celery import current_app
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -239,11 +239,15 @@ class PeriodicTaskAdmin(KeepsDeclared, base.PeriodicTaskAdmin):  # type: ignore[
     # The pages
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        heartbeats, now = history.heartbeats(), timezone.now()
-        stock = settings.CELERY_BEAT_SCHEDULER.startswith("django_celery_beat.")
+        now = timezone.now()
+        heartbeats = [
+            (beat, relative(at, now), now - at < history.TICKS_WITHIN)
+            for beat, at in history.heartbeats().items()
+        ]
+        stock = str(current_app.conf.beat_scheduler).startswith("django_celery_beat.")
         context = {
-            "beats": [(beat, relative(at, now)) for beat, at in heartbeats.items()],
-            "beat_ticks": any(now - at < history.TICKS_WITHIN for at in heartbeats.values()),
+            # Those that tick, else the last that did.
+            "beats": [beat for beat in heartbeats if beat[2]] or heartbeats[:1],
             "has_heartbeats": not stock,
             "paused_with_all": Pause.objects.count(),
             "may_change": self.has_change_permission(request),

@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import reduce
+from functools import lru_cache, reduce
 from itertools import accumulate
 from operator import itemgetter, or_
 from typing import Any
 
-from celery import current_app
+from celery import current_app, states
 from cron_descriptor import (
     FormatException,
     MissingFieldException,
@@ -20,11 +20,12 @@ from cron_descriptor import (
     get_description,
 )
 from django.conf import settings
-from django.db.models import CharField, F, Min, OuterRef, Q, QuerySet, Subquery
+from django.db.models import CharField, F, Max, Min, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Cast, Coalesce
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 from django_celery_results.models import TaskResult
+from kombu.utils.imports import symbol_by_name
 
 from scheduling.due import (
     EPOCH,
@@ -39,6 +40,7 @@ from scheduling.due import (
 )
 from scheduling.models import Heartbeat, Run
 from scheduling.schedule import describe
+from scheduling.scheduler import DatabaseScheduler
 
 DAY_OF_24_HOURS = Options()
 DAY_OF_24_HOURS.use_24hour_time_format = True
@@ -180,6 +182,50 @@ def heartbeats() -> dict[str, datetime]:
     """When each beat of the last day ticked last, by host and process, the latest first."""
     recent = Heartbeat.objects.filter(ticked_at__gt=timezone.now() - timedelta(days=1))
     return dict(recent.order_by("-ticked_at").values_list("beat", "ticked_at"))
+
+
+# Whether the schedules are kept
+
+FAILED = (states.FAILURE, states.REVOKED)  # the last is what expired before a worker took it
+FINISHED = (states.SUCCESS, *FAILED)
+ENDED = Q(Q(one_off=True) | Q(clocked__isnull=False), total_run_count__gt=0)  # it ran, once
+
+
+def has_heartbeat() -> bool:
+    """Whether the scheduler that is set is this app's: others have none."""
+    return issubclass(symbol_by_name(current_app.conf.beat_scheduler), DatabaseScheduler)
+
+
+def last_heartbeat() -> datetime | None:
+    """When a beat ticked last, however long ago; None if none ever has."""
+    ticked_at: datetime | None = Heartbeat.objects.aggregate(last=Max("ticked_at"))["last"]
+    return ticked_at
+
+
+def failing() -> dict[str, datetime]:
+    """The enabled schedules whose last runs all failed, and when the last one did, by name.
+
+    The setting ``HEALTH_FAILING_AFTER`` says how many runs. One query, which looks at the runs of
+    those schedules only that have failed within the history.
+    """
+    count = getattr(settings, "HEALTH_FAILING_AFTER", 2)
+    finished = Run.objects.filter(schedule=OuterRef("name"), result__status__in=FINISHED)
+    newest_first = finished.order_by("-scheduled_for")
+    succeeded = newest_first.filter(result__status=states.SUCCESS)
+    has_failed = Run.objects.filter(result__status__in=FAILED).values("schedule")
+    rows = PeriodicTask.objects.filter(enabled=True, name__in=has_failed).annotate(
+        oldest=Subquery(newest_first.values("scheduled_for")[count - 1 : count]),
+        good=Coalesce(Subquery(succeeded.values("scheduled_for")[:1]), EPOCH),
+        failed_at=Subquery(newest_first.values("result__date_done")[:1]),
+    )
+    bad = rows.filter(oldest__gt=F("good")).order_by("name")
+    return dict(bad.values_list("name", "failed_at"))
+
+
+def paused() -> QuerySet[PeriodicTask]:
+    """The schedules that are disabled, without those that have run once and are done."""
+    rows: QuerySet[PeriodicTask] = PeriodicTask.objects.filter(enabled=False).exclude(ENDED)
+    return rows.order_by("name")
 
 
 # What runs next
@@ -347,7 +393,12 @@ def in_words(row: PeriodicTask) -> str:
         timing = row.interval or row.solar or row.clocked
         return describe(timing) if timing else "never"
     parts = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
-    text = " ".join(getattr(crontab, part).replace(" ", "") for part in parts)
+    text = _crontab_in_words(" ".join(getattr(crontab, part).replace(" ", "") for part in parts))
+    return f"{text}, {crontab.timezone}"
+
+
+@lru_cache(maxsize=4096)  # the library reads its translations anew each time, half a millisecond
+def _crontab_in_words(text: str) -> str:
     with suppress(FormatException, MissingFieldException, WrongArgumentException):
         text = get_description(text, DAY_OF_24_HOURS)
-    return f"{text[:1].lower()}{text[1:]}, {crontab.timezone}"
+    return text[:1].lower() + text[1:]

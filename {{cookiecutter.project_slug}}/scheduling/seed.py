@@ -21,6 +21,7 @@ from scheduling import history
 from scheduling.due import TIMINGS
 from scheduling.models import Declaration
 from scheduling.schedule import Schedule, canonical, describe
+from scheduling.words import printable
 
 MARKS = {"+": "added", "~": "changed", "!": "kept as an operator has it", "-": "deleted"}
 Line = tuple[str, str]  # a mark, and what it marks
@@ -197,7 +198,7 @@ def report(changes: Iterable[Change], style: Style) -> str:
     changes = list(changes)
     styles = {"+": style.SUCCESS, "~": style.WARNING, "!": style.NOTICE, "-": style.ERROR}
     lines = [
-        styles[mark](f"  {mark} {_printable(text)}")
+        styles[mark](f"  {mark} {printable(text)}")
         for change in changes
         for mark, text in change.lines
     ]
@@ -314,8 +315,3 @@ def _canonical_text(text: str) -> str:
 def show(value: Any) -> str:
     """A value of ``stored_values``, to be read by people."""
     return "none" if value is None else str(value) or '""'
-
-
-def _printable(text: str) -> str:
-    """Nobody's line break or escape sequence gets into a report or a terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -27,3 +27,8 @@ def relative(moment: datetime, now: datetime) -> str:
         return "now"
     text = duration(length // unit * unit)
     return f"in {text}" if moment > now else f"{text} ago"
+
+
+def printable(text: str) -> str:
+    """Nobody's line break or escape sequence gets into a report or a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

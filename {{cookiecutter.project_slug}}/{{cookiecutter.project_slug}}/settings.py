@@ -8,6 +8,7 @@ wrong is said in one message.
 import ssl
 from datetime import timedelta
 from importlib.util import find_spec
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qs, quote, urlsplit
@@ -45,6 +46,14 @@ def needs_sentry(dsn: str) -> None:
     """Refuse to drop errors silently."""
     if dsn and not find_spec("sentry_sdk"):
         raise ValidationError("Needs the extra: uv sync --no-dev --extra sentry.")
+
+
+def are_networks(texts: list[str]) -> None:
+    try:
+        for text in texts:
+            ip_network(text.strip())
+    except ValueError as error:
+        raise ValidationError(f"{error}.") from None
 
 
 SECRET_KEY = env.str(
@@ -85,6 +94,12 @@ CELERY_BEAT_CRON_STARTING_DEADLINE = env.int("CELERY_BEAT_CRON_STARTING_DEADLINE
 # Seconds; a run that starts later is logged, and a schedule whose run is not sent is overdue.
 LATE_AFTER = env.int("LATE_AFTER", default=60)
 RUN_HISTORY_DAYS = env.int("RUN_HISTORY_DAYS", default=14)
+HEALTH_BEAT_MAX_AGE = env.int("HEALTH_BEAT_MAX_AGE", default=60)  # seconds
+HEALTH_MAX_OVERDUE = env.int("HEALTH_MAX_OVERDUE", default=0)
+HEALTH_MAX_FAILING = env.int("HEALTH_MAX_FAILING", default=0)
+HEALTH_FAILING_AFTER = env.int("HEALTH_FAILING_AFTER", default=2, validate=validate.Range(min=1))
+METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
+METRICS_NETWORKS: list[str] = env.list("METRICS_NETWORKS", default=[], validate=are_networks)
 SEED_SCHEDULES_ON_MIGRATE = env.bool("SEED_SCHEDULES_ON_MIGRATE", default=True)
 # A queue of its own: services that share a broker do not take each other's tasks.
 CELERY_TASK_DEFAULT_QUEUE = env.str("CELERY_TASK_DEFAULT_QUEUE", default=PACKAGE)

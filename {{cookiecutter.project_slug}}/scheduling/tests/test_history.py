@@ -55,11 +55,13 @@ def at(hour: str, minute: str = "0", zone: str = "UTC") -> dict[str, Any]:
     }
 
 
-def store(name: str, due: datetime, *states: str, retries: int = 0, **times: timedelta) -> None:
-    """What a worker stores of a run, state by state, each a second after the one before."""
+def request_of(
+    name: str, due: datetime, queued: timedelta = timedelta(), retries: int = 0
+) -> Context:
+    """Of a task, as a worker makes it of beat's message."""
     headers = {"scheduled_for": due.isoformat(), "periodic_task_name": name}
-    request = Context(
-        headers=headers | {"queued_at": due.isoformat()},
+    return Context(
+        headers=headers | {"queued_at": (due + queued).isoformat()},
         task="some.task",
         retries=retries,
         hostname="celery@here",
@@ -67,6 +69,11 @@ def store(name: str, due: datetime, *states: str, retries: int = 0, **times: tim
         argsrepr="('x',)",
         children=[],
     )
+
+
+def store(name: str, due: datetime, *states: str, retries: int = 0, **times: timedelta) -> None:
+    """What a worker stores of a run, state by state, each a second after the one before."""
+    request = request_of(name, due, times.get("queued", 0 * SECOND), retries)
     for number, state in enumerate(states):
         with time_machine.travel(
             due + times.get("late", timedelta()) + number * SECOND, tick=False
@@ -121,14 +128,30 @@ def test_the_result_of_another_task_is_stored_and_is_no_run() -> None:
     assert not Run.objects.exists()
 
 
-def test_storing_takes_two_statements_and_a_transaction(no_schedules: None) -> None:
-    with CaptureQueriesContext(
-        connection,
-    ) as queries:
-        store("Nightly", NOON, "STARTED")
+@pytest.mark.django_db(transaction=True)
+def test_a_start_takes_two_statements_in_a_transaction_and_an_end_one(no_schedules: None) -> None:
+    def statements(*states: str) -> list[str]:
+        with CaptureQueriesContext(connection) as queries:
+            store("Nightly", NOON, *states)
+        return [query["sql"].split()[0] for query in queries]
 
-    assert sum(query["sql"].startswith("INSERT") for query in queries) == 2
-    assert len(queries) <= 4
+    start = statements("STARTED")
+
+    assert start == ["BEGIN", "INSERT", "INSERT", "COMMIT"]
+    assert statements("STARTED", "SUCCESS") == [*start, "UPDATE"]
+    assert statements("FAILURE") == start  # of a run whose start is not known here
+
+
+def test_an_end_is_stored_also_if_the_start_has_been_deleted() -> None:
+    request = request_of("Nightly", NOON)
+    backend = DatabaseBackend(current_app)
+    backend.store_result("an-id", None, "STARTED", request=request)
+    TaskResult.objects.all().delete()
+
+    backend.store_result("an-id", None, "SUCCESS", request=request)
+
+    [run] = history.read(Run.objects.all())
+    assert (run.schedule, run.state) == ("Nightly", "SUCCESS")
 
 
 def test_history_that_cannot_be_written_does_not_fail_the_run(

@@ -178,6 +178,21 @@ def test_production_takes_no_default_of_development(run: Run, name: str, text: s
     assert development.returncode == 0, development.stderr
 
 
+@pytest.mark.parametrize("networks", ["10.0.0.1/8", "10.0.0.0/8,everybody", "*"])
+def test_what_is_no_network_is_refused(run: Run, networks: str) -> None:
+    process = run("", **PRODUCTION, METRICS_NETWORKS=networks)
+
+    assert "  METRICS_NETWORKS: " in process.stderr.partition("ImproperlyConfigured: ")[2]
+
+
+def test_networks_are_read(run: Run) -> None:
+    code = "from django.conf import settings\nsettings.METRICS_NETWORKS"
+
+    assert value(run, code, **PRODUCTION) == []
+    networks = {"METRICS_NETWORKS": "10.0.0.0/8,fd00::/8"}
+    assert value(run, code, **PRODUCTION, **networks) == ["10.0.0.0/8", "fd00::/8"]
+
+
 def test_production_starts_when_it_has_its_settings(run: Run) -> None:
     debug, secure = value(
         run,

@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from scheduling.words import duration, relative
+from scheduling.words import duration, printable, relative
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -42,3 +42,7 @@ MOMENTS = [
 @pytest.mark.parametrize(("seconds", "words"), MOMENTS)
 def test_a_moment_is_said_as_seen_from_now(seconds: float, words: str) -> None:
     assert relative(NOON + timedelta(seconds=seconds), NOON) == words
+
+
+def test_no_character_of_a_name_steers_a_terminal() -> None:
+    assert printable("Café 🚀 \x1b[31m\n\u202e") == "Café 🚀 \\x1b[31m\\n\\u202e"

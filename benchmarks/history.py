@@ -1,0 +1,45 @@
+"""What the run history costs a worker, next to django-celery-results' own backend, and what the
+queries of pages and monitors take with 100,000 runs stored.
+
+uv run python benchmarks/history.py
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+from arena import RedisServer
+from service import install, postgres, run
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, postgres() as url:
+        service = install(Path(folder))
+        redis = RedisServer(Path(folder) / "redis")
+        redis.start()
+        broker = {"CELERY_BROKER_URL": f"redis://127.0.0.1:{redis.port}/0"}
+        broker["SEED_SCHEDULES_ON_MIGRATE"] = "false"
+        try:
+            databases = {"SQLite": {}, "Postgres": {"DATABASE_URL": url}}
+            figures = {
+                name: json.loads(run(service, "history.py", **broker, **env))
+                for name, env in databases.items()
+            }
+        finally:
+            redis.stop()
+    print("| A worker's tasks a second, two processes | no results | history | django-db |")
+    print("|---|---|---|---|")
+    for name, found in figures.items():
+        for task, ways in found["throughput"].items():
+            bare = ways["no results"]
+            kept = [f"{figure:,.0f}, {figure / bare:.0%}" for figure in list(ways.values())[1:]]
+            print(f"| {task}, {name} | {bare:,.0f} | {' | '.join(kept)} |")
+    print("\n| 100,000 runs stored | Queries | SQLite, s | Postgres, s |")
+    print("|---|---|---|---|")
+    for what, (_, count) in figures["Postgres"]["queries"].items():
+        seconds = [f"{found['queries'][what][0]:.3f}" for found in figures.values()]
+        print(f"| {what} | {count} | {' | '.join(seconds)} |")
+
+
+if __name__ == "__main__":
+    main()
