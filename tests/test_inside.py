@@ -63,10 +63,6 @@ def test_a_bakes_own_tests_pass_on_sqlite(project: Project) -> None:
     project.run("python", "-m", "pytest", "-q")
 
 
-def test_a_bakes_own_tests_pass_on_postgres(service: Project, postgres_url: str) -> None:
-    service.run("python", "-m", "pytest", "-q", env={"DATABASE_URL": postgres_url})
-
-
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
 @pytest.mark.parametrize("name", ["test_merge.py", "test_fuzz.py", "test_upstream.py"])
 def test_the_service_stands_what_the_template_does_to_it(

@@ -53,6 +53,8 @@ class Operator:
         self.page = browser.new_page(**options)
         self.hosts: set[str] = set()
         self.page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
+        self.console: list[str] = []
+        self.page.on("console", lambda message: self.console.append(message.text))
         self.admin = f"http://127.0.0.1:{live.port}/admin/"
         self.list = f"{self.admin}django_celery_beat/periodictask/"
         self.page.goto(self.admin)
@@ -119,7 +121,7 @@ def test_a_schedule_is_made_in_the_admin_and_steered_there(live: Live, browser: 
     popup.fill("#id_every", "1")
     popup.select_option("#id_period", "seconds")
     popup.click("[name=_save]")
-    page.wait_for_function("document.querySelectorAll('#preview li').length === 5")
+    page.locator("#preview li:nth-child(5)").wait_for()
     page.evaluate("document.querySelectorAll('details').forEach(group => group.open = true)")
     page.fill("#id_args", '["browser@example.com", "a", "b", "too many"]')
     page.click("[name=_save]")
@@ -186,6 +188,7 @@ def test_a_schedule_is_made_in_the_admin_and_steered_there(live: Live, browser: 
     operator.confirm()
     assert "Paused" not in operator.row("Made by hand").inner_text()
     assert operator.hosts == {f"127.0.0.1:{live.port}"}
+    assert not [line for line in operator.console if "Content Security Policy" in line]
 
 
 def test_every_page_is_usable_with_the_keyboard_and_without_serious_faults(
@@ -239,3 +242,4 @@ def test_every_page_is_usable_with_the_keyboard_and_without_serious_faults(
     page.wait_for_url("**state=paused**")
     operator.tab_to(page.get_by_role("link", name="Send reminder emails"))
     assert operator.hosts == {f"127.0.0.1:{live.port}"}
+    assert not [line for line in operator.console if "Content Security Policy" in line]

