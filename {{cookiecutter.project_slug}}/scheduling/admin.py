@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
+from celery import current_app
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -240,7 +240,7 @@ class PeriodicTaskAdmin(KeepsDeclared, base.PeriodicTaskAdmin):  # type: ignore[
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         heartbeats, now = history.heartbeats(), timezone.now()
-        stock = settings.CELERY_BEAT_SCHEDULER.startswith("django_celery_beat.")
+        stock = current_app.conf.beat_scheduler.startswith("django_celery_beat.")
         context = {
             "beats": [(beat, relative(at, now)) for beat, at in heartbeats.items()],
             "beat_ticks": any(now - at < history.TICKS_WITHIN for at in heartbeats.values()),
