@@ -8,7 +8,7 @@ export PATH := $(patsubst %/,%,$(dir $(UV))):$(PATH)
 CODE := tests benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format screenshots
+.PHONY: help demo test canary lint format screenshots
 .PHONY: benchmark benchmark-seeding benchmark-faults benchmark-beat benchmark-history
 
 help: ## What can be made
@@ -20,6 +20,17 @@ demo: $(FETCHED_UV) ## Generate a service with the defaults into build/ and run 
 
 test: $(FETCHED_UV) ## Bake services, test them from inside, and run them
 	$(UV) run pytest
+
+# The newest Django that django-celery-beat allows; tests/inside/test_upstream.py tells of a newer one.
+canary: export UV_PYTHON := $(or $(UV_PYTHON),3.13)
+canary: SERVICE := build/canary/architecture_portal
+canary: $(FETCHED_UV) ## Test a service with Django 6.0 and Python 3.13
+	$(UV) tool run cookiecutter@2.7.1 --no-input --overwrite-if-exists --output-dir build/canary .
+	cd $(SERVICE) && sed -i.stable -e 's/"django~=5.2.0"/"django~=6.0.0"/' \
+		-e 's/^requires-python = .*/requires-python = ">=3.12"/' pyproject.toml
+	$(MAKE) -C $(SERVICE) test
+	cd $(SERVICE) && .venv/bin/python -m mypy . && .venv/bin/python manage.py makemigrations --check
+	$(SERVICE)/.venv/bin/python -c "import django; assert django.VERSION[:2] == (6, 0), django.VERSION"
 
 lint: $(FETCHED_UV) ## Check the template's own code; a bake's is checked by the tests
 	$(UV) run ruff format --check $(CODE)

@@ -284,22 +284,3 @@ def test_git_would_track_no_secret(bake: Callable[..., Project]) -> None:
 )
 def test_a_secret_would_be_found(line: str) -> None:
     assert re.search(SECRET, f"DEBUG=true\n{line}\nLOG_LEVEL=INFO\n")
-
-
-def test_cruft_creates_a_service_and_finds_it_up_to_date(tmp_path: Path) -> None:
-    template = tmp_path / "template"
-    git = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.com"]
-    files = ("cookiecutter.json", "hooks", "{{cookiecutter.project_slug}}")
-    template.mkdir()
-    for name in files:
-        source = TEMPLATE / name
-        copy: Callable[..., Any] = shutil.copytree if source.is_dir() else shutil.copy
-        copy(source, template / name)
-    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "Template"]):
-        subprocess.run([*git, *command], cwd=template, check=True)
-
-    def cruft(*arguments: str, cwd: Path) -> None:
-        subprocess.run([sys.executable, "-m", "cruft", *arguments], cwd=cwd, check=True)
-
-    cruft("create", str(template), "--no-input", cwd=tmp_path)
-    cruft("check", cwd=tmp_path / "architecture_portal")

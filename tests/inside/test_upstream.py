@@ -7,6 +7,7 @@ still fits it, put the digest that the test names here.
 import ast
 import hashlib
 import inspect
+from importlib import metadata
 from textwrap import dedent
 from typing import Any
 
@@ -41,4 +42,15 @@ def test_what_is_overridden_is_as_it_was(function: Any) -> None:
     assert digest == RELIED_ON[function], (
         f"{function.__qualname__} is another in Celery {celery.__version__} or django-celery-beat "
         f"{django_celery_beat.__version__}: see whether scheduling/scheduler.py still fits it"
+    )
+
+
+def test_no_newer_django_is_allowed() -> None:
+    required = metadata.requires("django-celery-beat") or []
+
+    (bounds,) = (text for text in required if text.startswith("Django"))
+
+    assert bounds == "Django<6.1,>=2.2", (
+        f"django-celery-beat {django_celery_beat.__version__} now wants {bounds}: let make canary take "
+        "the newest Django that it allows, and then put these bounds here"
     )

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import django
 from django.core.management.color import Style
 from django.db import connection, transaction
 from django.db.models import Model
@@ -290,8 +291,8 @@ def _lock() -> None:
 
 
 def _allow_many_parameters() -> None:
-    """Django 5.2 takes 999, SQLite's limit until 2020, and would need 20 times the queries."""
-    if connection.vendor == "sqlite":
+    """Django 6 asks SQLite; 5.2 takes 999, its limit until 2020: 20 times the queries."""
+    if connection.vendor == "sqlite" and django.VERSION < (6, 0):
         limit = connection.connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
         connection.features.max_query_params = min(limit, 2**15 - 1)
 

@@ -220,7 +220,6 @@ CONTENT_SECURITY_POLICY = {
         "form-action": [SELF],
         "frame-ancestors": [NONE],
         "object-src": [NONE],
-        "style-src-attr": ["'unsafe-inline'"],  # charts place their marks by style attributes
     }
 }
 

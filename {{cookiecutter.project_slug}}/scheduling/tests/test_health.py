@@ -15,7 +15,7 @@ from pytest_django import Settings
 from scheduling import health
 
 pytestmark = pytest.mark.filterwarnings("ignore:No directory at")  # where collectstatic has not run
-NOTHING = "no answer within 0.5 s"
+NOTHING = "no answer within 2 s"
 
 
 @pytest.fixture
@@ -145,13 +145,13 @@ def test_a_broker_that_hangs_holds_up_no_probe(
     client: Client, monkeypatch: pytest.MonkeyPatch, hanging: int, scheme: str
 ) -> None:
     client.get("/health/ready")
-    monkeypatch.setattr(health, "SECONDS", 0.5)
+    monkeypatch.setattr(health, "SECONDS", 2.0)
     set_broker(monkeypatch, f"{scheme}://127.0.0.1:{hanging}")
 
     start = time.monotonic()
     response = client.get("/health/ready")
 
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 10
     assert response.json() == {"database": "ok", "broker": NOTHING}
 
 
@@ -160,7 +160,7 @@ def test_a_database_that_hangs_holds_up_one_thread_however_many_probes_come(
     client: Client, monkeypatch: pytest.MonkeyPatch, hanging: int
 ) -> None:
     client.get("/health/ready")
-    monkeypatch.setattr(health, "SECONDS", 0.5)
+    monkeypatch.setattr(health, "SECONDS", 2.0)
     set_postgres(monkeypatch, hanging)
 
     assert client.get("/health/ready").json() == {"database": NOTHING, "broker": "ok"}

@@ -1,0 +1,293 @@
+"""Deploys lose nothing: workers are killed and stopped in the middle of mails, servers restarted.
+
+A mail counts as done when a worker says so; what arrives at the mail server is counted too.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import arena
+from arena import wait_for
+from conftest import Project, unavailable
+from service import free_port
+
+pytestmark = pytest.mark.xdist_group("arena")
+# A mail server that writes down what arrives, and lets a mail wait for its answer.
+MAIL_SERVER = """
+import asyncio, email, sys
+from pathlib import Path
+from aiosmtpd.controller import Controller
+
+folder = Path(sys.argv[2])
+
+class Keep:
+    async def handle_DATA(self, server, session, envelope):
+        mail = email.message_from_bytes(envelope.content)
+        with (folder / "arrived").open("a") as file:
+            file.write(f"{mail['To']} {mail['Message-ID']}\\n")
+        await asyncio.sleep(0.05)
+        while (folder / "hold").exists():
+            await asyncio.sleep(0.05)
+        return "250 OK"
+
+Controller(Keep(), hostname="127.0.0.1", port=int(sys.argv[1])).start()
+sys.stdin.read()
+"""
+NOTE_TASK = '''
+
+@shared_task(bind=True, acks_late=True)
+def note_task(self, name: str, file: str) -> None:
+    """Appends which run it is, and when beat sent it: another time if it sent it twice."""
+    run = name, str(self.request.scheduled_for.timestamp()), self.request.headers["queued_at"]
+    with open(file, "a") as opened:
+        opened.write(" ".join(run) + "\\n")
+'''
+SEND = """
+import time, uuid
+from application.tasks import send_email_task
+from kombu.exceptions import OperationalError
+for n in range({count}):
+    id = str(uuid.uuid4())
+    while True:
+        try:
+            send_email_task.apply_async([f"{{n}}@example.com"], task_id=id)
+            break
+        except OperationalError:
+            time.sleep(0.1)
+    time.sleep({pause})
+"""
+
+
+class Deploy:
+    """An arena's service with a mail server, and the workers that were started in it."""
+
+    def __init__(self, place: arena.Arena, folder: Path) -> None:
+        self.place, self.folder = place, folder
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self.hold = folder / "hold"
+        port = free_port()
+        self.mail_server = subprocess.Popen(
+            [str(place.venv / "bin/python"), "-c", MAIL_SERVER, str(port), str(folder)],
+            stdin=subprocess.PIPE,
+        )
+        place.env["EMAIL_URL"] = f"smtp://127.0.0.1:{port}"
+
+    def set_times(self, soft_shutdown: int, visibility: int) -> None:
+        """Seconds, in place of the settings' longer ones."""
+        settings = self.place.service / "architecture_portal/settings.py"
+        text = settings.read_text()
+        for pattern, seconds in (
+            (r"(?m)^(CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = )\d+", soft_shutdown),
+            (r'("visibility_timeout": )\d+', visibility),
+        ):
+            text, count = re.subn(pattern, rf"\g<1>{seconds}", text)
+            assert count == 1, pattern
+        settings.write_text(text)
+
+    def start_worker(self, **env: str) -> "subprocess.Popen[bytes]":
+        name = f"worker{len(self.workers)}"
+        with (self.folder / f"{name}.log").open("wb") as log:
+            worker = subprocess.Popen(
+                [str(self.place.venv / "bin/celery"), "-A", "architecture_portal", "worker"]
+                + ["--loglevel=info", "--concurrency=2", f"--hostname={name}@%h"],
+                cwd=self.place.service,
+                env=self.place.env | env,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.workers.append(worker)
+        return worker
+
+    def send(self, count: int, pause: float = 0) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            [str(self.place.venv / "bin/python"), "manage.py", "shell", "-v", "0"]
+            + ["-c", SEND.format(count=count, pause=pause)],
+            cwd=self.place.service,
+            env=self.place.env,
+        )
+
+    def log(self) -> str:
+        """What all workers said."""
+        return "".join(file.read_text() for file in sorted(self.folder.glob("worker*.log")))
+
+    def done(self) -> set[str]:
+        """The tasks that send mails and were done, by their ids."""
+        return set(re.findall(r"send_email_task\[([\w-]+)\] succeeded", self.log()))
+
+    def arrived(self) -> dict[str, list[str]]:
+        """The Message-IDs that arrived for each recipient."""
+        found = defaultdict(list)
+        file = self.folder / "arrived"
+        for line in file.read_text().splitlines() if file.exists() else []:
+            recipient, message_id = line.split()
+            found[recipient].append(message_id)
+        return found
+
+    def wait(self, condition: Callable[[], object], what: str) -> None:
+        try:
+            wait_for(condition, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log()[-5000:]}") from None
+
+    def wait_until_done(self, count: int) -> None:
+        """Each mail was sent, under one Message-ID however often."""
+        self.wait(lambda: len(self.done()) == count, f"{count} mails to be done")
+        arrived = self.arrived()
+        assert len(arrived) == count
+        assert all(len(set(ids)) == 1 for ids in arrived.values()), arrived
+        assert {ids[0][1:].partition("@")[0] for ids in arrived.values()} == self.done()
+
+    def end(self) -> None:
+        self.hold.unlink(missing_ok=True)
+        for worker in self.workers:
+            if worker.poll() is None:
+                os.killpg(worker.pid, signal.SIGKILL)
+            worker.wait()
+        self.mail_server.kill()
+        self.mail_server.wait()
+        assert self.mail_server.stdin
+        self.mail_server.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def shared(
+    bake: Callable[..., Project], environment: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[arena.Arena]:
+    if not shutil.which("redis-server") and not shutil.which("valkey-server"):
+        unavailable("No redis-server on the PATH")
+    if not arena.postgres_programs():
+        unavailable("No initdb of Postgres")
+    project = bake()
+    tasks = project.path / "application/tasks.py"
+    tasks.write_text(tasks.read_text() + NOTE_TASK)
+    folder = tmp_path_factory.mktemp("arena")
+    with arena.arena(project.path, environment, folder, arena.OURS) as made:
+        made.env["CELERY_TASK_DEFAULT_QUEUE"] = "tasks"  # not the one that the arena takes from
+        yield made
+
+
+@pytest.fixture
+def deploy(shared: arena.Arena, tmp_path: Path) -> Iterator[Deploy]:
+    deploy = Deploy(shared, tmp_path)
+    yield deploy
+    deploy.end()
+    shared.clear()
+
+
+def in_the_middle_of_two(deploy: Deploy, **env: str) -> "subprocess.Popen[bytes]":
+    """A worker that is in the middle of two mails, of five that were sent."""
+    deploy.hold.touch()
+    worker = deploy.start_worker(**env)
+    deploy.send(5).wait()
+    deploy.wait(lambda: len(deploy.arrived()) == 2, "two mails to be under way")
+    return worker
+
+
+def test_what_a_killed_worker_had_begun_is_done_by_another(deploy: Deploy) -> None:
+    deploy.set_times(soft_shutdown=30, visibility=5)
+    worker = in_the_middle_of_two(deploy)
+
+    os.killpg(worker.pid, signal.SIGKILL)  # as if its machine had gone
+    deploy.hold.unlink()
+    assert not deploy.done()
+    deploy.start_worker()
+
+    deploy.wait_until_done(5)
+    assert sorted(map(len, deploy.arrived().values())) == [1, 1, 1, 2, 2]
+
+
+def test_what_a_killed_process_of_the_pool_had_begun_is_done_at_once(deploy: Deploy) -> None:
+    deploy.set_times(soft_shutdown=30, visibility=3600)
+    worker = in_the_middle_of_two(deploy)
+
+    children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
+    deploy.hold.unlink()
+
+    deploy.wait_until_done(5)
+
+
+def test_a_worker_that_is_stopped_finishes_what_it_has_begun(deploy: Deploy) -> None:
+    deploy.set_times(soft_shutdown=8, visibility=3600)
+    worker = in_the_middle_of_two(deploy, REMAP_SIGTERM="SIGQUIT")
+
+    worker.terminate()
+    deploy.wait(lambda: "Initiating Soft Shutdown" in deploy.log(), "the soft shutdown")
+    deploy.hold.unlink()
+    worker.wait(timeout=60)
+    assert len(deploy.done()) == 2
+    deploy.start_worker()
+
+    deploy.wait_until_done(5)
+    assert sorted(map(len, deploy.arrived().values())) == [1] * 5
+
+
+def test_what_takes_longer_than_a_soft_shutdown_goes_back_into_the_queue(deploy: Deploy) -> None:
+    deploy.set_times(soft_shutdown=2, visibility=3600)
+    worker = in_the_middle_of_two(deploy, REMAP_SIGTERM="SIGQUIT")
+
+    worker.terminate()
+    worker.wait(timeout=60)
+    deploy.hold.unlink()
+    assert not deploy.done()
+    deploy.start_worker()
+
+    deploy.wait_until_done(5)
+
+
+def test_under_load_all_may_be_restarted(deploy: Deploy) -> None:
+    deploy.set_times(soft_shutdown=2, visibility=10)
+    place, notes = deploy.place, deploy.folder / "notes"
+    place.make(
+        "import json\n"
+        "for n in range(5):\n"
+        "    PeriodicTask.objects.create(name=f'Every second {n}', interval=every(1),\n"
+        f"        task='application.tasks.note_task', args=json.dumps([str(n), {str(notes)!r}]))"
+    )
+    beat, _ = place.start_beat(), place.start_beat()
+    workers = [deploy.start_worker(REMAP_SIGTERM="SIGQUIT") for _ in range(2)]
+    deploy.wait(notes.exists, "a run of a schedule")
+    sender = deploy.send(300, pause=0.05)
+
+    def some_more() -> None:
+        goal = len(deploy.done()) + 20
+        deploy.wait(lambda: len(deploy.done()) >= goal, "20 more mails")
+
+    some_more()
+    place.redis.stop()
+    place.redis.start()
+    some_more()
+    place.postgres.stop()
+    place.postgres.start()
+    some_more()
+    workers[0].terminate()
+    deploy.start_worker()
+    some_more()
+    beat.terminate()
+    place.start_beat()
+    os.killpg(workers[1].pid, signal.SIGKILL)
+    assert sender.wait(timeout=60) == 0
+
+    deploy.wait_until_done(300)
+    end = time.time()
+
+    def runs() -> list[tuple[str, float, str]]:
+        lines = (line.split() for line in notes.read_text().splitlines())
+        return [(name, float(due), sent_at) for name, due, sent_at in lines]
+
+    deploy.wait(lambda: {name for name, due, _ in runs() if due > end} == set("01234"), "runs")
+    sent = defaultdict(set)
+    for name, due, sent_at in runs():
+        sent[name, due].add(sent_at)
+    assert {run: times for run, times in sent.items() if len(times) > 1} == {}
