@@ -27,7 +27,7 @@ scheduling/checks.py
 scheduling/due.py scheduling/forms.py scheduling/heap.py scheduling/history.py
 scheduling/lateness.py scheduling/levers.py scheduling/pictures.py
 scheduling/models.py scheduling/results.py scheduling/schedules.py scheduling/tasks.py
-scheduling/words.py
+scheduling/words.py scheduling/worker.py
 scheduling/static/scheduling/preview.js scheduling/static/scheduling/schedules.css
 scheduling/templates/scheduling/change_form.html
 scheduling/templates/scheduling/change_list.html

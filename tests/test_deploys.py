@@ -37,6 +37,8 @@ class Keep:
         await asyncio.sleep(0.05)
         while (folder / "hold").exists():
             await asyncio.sleep(0.05)
+        with (folder / "answered").open("a") as file:
+            file.write(".")
         return "250 OK"
 
 Controller(Keep(), hostname="127.0.0.1", port=int(sys.argv[1])).start()
@@ -132,6 +134,12 @@ class Deploy:
             recipient, message_id = line.split()
             found[recipient].append(message_id)
         return found
+
+    def under_way(self) -> int:
+        """How many mails the server has taken and not answered."""
+        answered = self.folder / "answered"
+        known = len(answered.read_text()) if answered.exists() else 0
+        return sum(map(len, self.arrived().values())) - known
 
     def wait(self, condition: Callable[[], object], what: str) -> None:
         try:
@@ -265,12 +273,16 @@ def test_under_load_all_may_be_restarted(deploy: Deploy) -> None:
         deploy.wait(lambda: len(deploy.done()) >= goal, "20 more mails")
 
     some_more()
+    deploy.hold.touch()
+    deploy.wait(lambda: deploy.under_way() == 4, "both workers to be in the middle of mails")
     place.redis.stop()
+    deploy.hold.unlink()
     place.redis.start()
     some_more()
     place.postgres.stop()
     place.postgres.start()
     some_more()
+    assert [worker.poll() for worker in workers] == [None, None]
     workers[0].terminate()
     deploy.start_worker()
     some_more()
