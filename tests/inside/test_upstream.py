@@ -1,4 +1,4 @@
-"""What scheduling/scheduler.py and worker.py override of Celery and django-celery-beat, and rely on.
+"""What scheduling/scheduler.py and worker.py override of Celery, kombu and django-celery-beat.
 
 A release that changes one of these may need a change there: read its new text, and if ours still
 fits it, put the digest that the test names here.
@@ -18,6 +18,7 @@ from celery import beat as celery_beat
 from celery.worker import consumer
 from django_celery_beat import schedulers
 from django_celery_beat.models import PeriodicTask
+from kombu.transport import redis
 
 RELIED_ON = {
     celery_beat.Scheduler.__init__: "8ee14a22ba6a",
@@ -32,6 +33,7 @@ RELIED_ON = {
     schedulers.DatabaseScheduler.install_default_entries: "9e44b47f9d37",
     schedulers.DatabaseScheduler.update_from_dict: "5f5571eed7f5",
     PeriodicTask.save: "dd6fa4b8ebee",
+    redis.Channel._connparams: "517586669aa3",
     consumer.Consumer.on_connection_error_after_connected: "358bc1488577",
 }
 
