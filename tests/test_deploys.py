@@ -55,7 +55,7 @@ SEND = """
 import time, uuid
 from application.tasks import send_email_task
 from kombu.exceptions import OperationalError
-for n in range({count}):
+for n in range({first}, {first} + {count}):
     id = str(uuid.uuid4())
     while True:
         try:
@@ -108,10 +108,10 @@ class Deploy:
         self.workers.append(worker)
         return worker
 
-    def send(self, count: int, pause: float = 0) -> "subprocess.Popen[bytes]":
+    def send(self, count: int, first: int = 0, pause: float = 0) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
             [str(self.place.venv / "bin/python"), "manage.py", "shell", "-v", "0"]
-            + ["-c", SEND.format(count=count, pause=pause)],
+            + ["-c", SEND.format(count=count, first=first, pause=pause)],
             cwd=self.place.service,
             env=self.place.env,
         )
@@ -246,6 +246,23 @@ def test_what_takes_longer_than_a_soft_shutdown_goes_back_into_the_queue(deploy:
     deploy.wait_until_done(5)
 
 
+def test_a_worker_outlives_a_restart_of_redis_in_the_middle_of_a_task(deploy: Deploy) -> None:
+    """The worker has room for another task: it is one that waits for messages that Celery's ends."""
+    deploy.set_times(soft_shutdown=30, visibility=5)
+    deploy.hold.touch()
+    worker = deploy.start_worker()
+    deploy.send(1).wait()
+    deploy.wait(deploy.arrived, "a mail to be under way")
+
+    deploy.place.redis.stop()
+    deploy.hold.unlink()
+    deploy.place.redis.start()
+    deploy.send(1, first=1).wait()
+
+    deploy.wait_until_done(2)
+    assert worker.poll() is None
+
+
 def test_under_load_all_may_be_restarted(deploy: Deploy) -> None:
     deploy.set_times(soft_shutdown=2, visibility=10)
     place, notes = deploy.place, deploy.folder / "notes"
@@ -271,6 +288,7 @@ def test_under_load_all_may_be_restarted(deploy: Deploy) -> None:
     place.postgres.stop()
     place.postgres.start()
     some_more()
+    assert [worker.poll() for worker in workers] == [None, None]
     workers[0].terminate()
     deploy.start_worker()
     some_more()

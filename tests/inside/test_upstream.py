@@ -1,7 +1,7 @@
-"""What scheduling/scheduler.py overrides of Celery and django-celery-beat, and relies on.
+"""What scheduling/scheduler.py and worker.py override of Celery, kombu and django-celery-beat.
 
-A release that changes one of these may need a change there: read its new text, and if the scheduler
-still fits it, put the digest that the test names here.
+A release that changes one of these may need a change there: read its new text, and if ours still
+fits it, put the digest that the test names here.
 """
 
 import ast
@@ -15,8 +15,10 @@ import celery
 import django_celery_beat
 import pytest
 from celery import beat as celery_beat
+from celery.worker import consumer
 from django_celery_beat import schedulers
 from django_celery_beat.models import PeriodicTask
+from kombu.transport import redis
 
 RELIED_ON = {
     celery_beat.Scheduler.__init__: "8ee14a22ba6a",
@@ -31,6 +33,8 @@ RELIED_ON = {
     schedulers.DatabaseScheduler.install_default_entries: "9e44b47f9d37",
     schedulers.DatabaseScheduler.update_from_dict: "5f5571eed7f5",
     PeriodicTask.save: "dd6fa4b8ebee",
+    redis.Channel._connparams: "517586669aa3",
+    consumer.Consumer.on_connection_error_after_connected: "358bc1488577",
 }
 
 
@@ -41,7 +45,7 @@ def test_what_is_overridden_is_as_it_was(function: Any) -> None:
 
     assert digest == RELIED_ON[function], (
         f"{function.__qualname__} is another in Celery {celery.__version__} or django-celery-beat "
-        f"{django_celery_beat.__version__}: see whether scheduling/scheduler.py still fits it"
+        f"{django_celery_beat.__version__}: see whether scheduling/ still fits it"
     )
 
 

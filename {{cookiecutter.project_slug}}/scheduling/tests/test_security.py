@@ -18,6 +18,12 @@ pytestmark = [
 LOGIN = "/admin/login/"
 
 
+@pytest.fixture(autouse=True)
+def quick_passwords(request: pytest.FixtureRequest) -> None:
+    hashers = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    request.getfixturevalue("settings").PASSWORD_HASHERS = hashers
+
+
 def policy(client: Client, path: str) -> dict[str, set[str]]:
     """The Content-Security-Policy of a page: the sources of each directive."""
     header = client.get(path).headers["Content-Security-Policy"]
