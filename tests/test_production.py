@@ -350,6 +350,7 @@ def checkout(service: Project) -> Project:
     return service
 
 
+@pytest.mark.xdist_group("ci")  # not the image's: this takes as long as all of those
 def test_each_step_of_ci_passes_but_those_of_the_docker_engine(
     checkout: Project, postgres_url: str, redis_url: str
 ) -> None:
