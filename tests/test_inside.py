@@ -60,11 +60,11 @@ def test_a_bake_is_fit_to_deploy(project: Project) -> None:
 
 
 def test_a_bakes_own_tests_pass_on_sqlite(project: Project) -> None:
-    # Nearly all for the oddest answers, for the others those of what shows them;
+    # Nearly all for the oddest answers, for the others those of what is named by them;
     # test_production.py runs all on Postgres.
     is_odd = project.slug not in ("architecture_portal", "a", "z" * 30)
     elsewhere = [f"--ignore=scheduling/tests/test_{name}.py" for name in ("broker", "health")]
-    some = ["application", "scheduling/tests/test_admin.py", "scheduling/tests/test_seed.py"]
+    some = ["application", "scheduling/tests/test_registry.py"]
     project.run("python", "-m", "pytest", "-q", *(elsewhere if is_odd else some))
 
 
