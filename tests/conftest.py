@@ -8,6 +8,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +18,7 @@ import psycopg
 import pytest
 from redis import Redis, RedisError
 
+import arena
 from service import free_port
 
 TEMPLATE = Path(__file__).resolve().parent.parent
@@ -109,6 +111,25 @@ def environment(bake: Callable[..., Project]) -> Path:
 def service(bake: Callable[..., Project], environment: Path) -> Project:
     """A service with the default answers, ready to run."""
     return bake()
+
+
+@pytest.fixture(scope="session")
+def make_arena(
+    bake: Callable[..., Project], environment: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], AbstractContextManager[arena.Arena]]:
+    """An arena of a service with one task more, whose text is given."""
+
+    def make(task: str) -> AbstractContextManager[arena.Arena]:
+        if not shutil.which("redis-server") and not shutil.which("valkey-server"):
+            unavailable("No redis-server on the PATH")
+        if not arena.postgres_programs():
+            unavailable("No initdb of Postgres")
+        project = bake()
+        tasks = project.path / "application/tasks.py"
+        tasks.write_text(tasks.read_text() + task)
+        return arena.arena(project.path, environment, tmp_path_factory.mktemp("arena"), arena.OURS)
+
+    return make
 
 
 def unavailable(reason: str) -> NoReturn:

@@ -34,7 +34,8 @@ scheduling/migrations/__init__.py scheduling/models.py scheduling/pictures.py
 scheduling/registry.py scheduling/results.py scheduling/schedule.py scheduling/scheduler.py
 scheduling/schedules.py scheduling/seed.py scheduling/static/scheduling/preview.js
 scheduling/static/scheduling/schedules.css scheduling/tasks.py
-scheduling/templates/scheduling/change_form.html scheduling/templates/scheduling/change_list.html
+scheduling/templates/scheduling/base.html scheduling/templates/scheduling/change_form.html
+scheduling/templates/scheduling/change_list.html
 scheduling/templates/scheduling/confirmation.html scheduling/templates/scheduling/preview.html
 scheduling/templates/scheduling/timeline.html scheduling/tests/__init__.py scheduling/tests/beat.py
 scheduling/tests/conftest.py scheduling/tests/test_admin.py scheduling/tests/test_broker.py

@@ -3,17 +3,16 @@
 The same scenarios next to stock beat: benchmarks/faults.py.
 """
 
-import shutil
 import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 import arena
-from conftest import Project, unavailable
 
 pytestmark = pytest.mark.xdist_group("arena")
 COUNT_USERS = '''
@@ -29,17 +28,9 @@ def count_users() -> None:
 
 @pytest.fixture(scope="module")
 def shared(
-    bake: Callable[..., Project], environment: Path, tmp_path_factory: pytest.TempPathFactory
+    make_arena: Callable[[str], AbstractContextManager[arena.Arena]],
 ) -> Iterator[arena.Arena]:
-    if not shutil.which("redis-server") and not shutil.which("valkey-server"):
-        unavailable("No redis-server on the PATH")
-    if not arena.postgres_programs():
-        unavailable("No initdb of Postgres")
-    project = bake()
-    tasks = project.path / "application/tasks.py"
-    tasks.write_text(tasks.read_text() + COUNT_USERS)
-    folder = tmp_path_factory.mktemp("arena")
-    with arena.arena(project.path, environment, folder, arena.OURS) as made:
+    with make_arena(COUNT_USERS) as made:
         yield made
 
 

@@ -5,19 +5,18 @@ A mail counts as done when a worker says so; what arrives at the mail server is 
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 import arena
 from arena import wait_for
-from conftest import Project, unavailable
 from service import free_port
 
 pytestmark = pytest.mark.xdist_group("arena")
@@ -161,17 +160,9 @@ class Deploy:
 
 @pytest.fixture(scope="module")
 def shared(
-    bake: Callable[..., Project], environment: Path, tmp_path_factory: pytest.TempPathFactory
+    make_arena: Callable[[str], AbstractContextManager[arena.Arena]],
 ) -> Iterator[arena.Arena]:
-    if not shutil.which("redis-server") and not shutil.which("valkey-server"):
-        unavailable("No redis-server on the PATH")
-    if not arena.postgres_programs():
-        unavailable("No initdb of Postgres")
-    project = bake()
-    tasks = project.path / "application/tasks.py"
-    tasks.write_text(tasks.read_text() + NOTE_TASK)
-    folder = tmp_path_factory.mktemp("arena")
-    with arena.arena(project.path, environment, folder, arena.OURS) as made:
+    with make_arena(NOTE_TASK) as made:
         made.env["CELERY_TASK_DEFAULT_QUEUE"] = "tasks"  # not the one that the arena takes from
         yield made
 

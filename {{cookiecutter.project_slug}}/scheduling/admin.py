@@ -6,7 +6,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from celery import current_app
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -258,11 +257,10 @@ class PeriodicTaskAdmin(KeepsDeclared, base.PeriodicTaskAdmin):  # type: ignore[
             (beat, relative(at, now), now - at < history.TICKS_WITHIN)
             for beat, at in history.heartbeats().items()
         ]
-        stock = str(current_app.conf.beat_scheduler).startswith("django_celery_beat.")
         context = {
             # Those that tick, else the last that did.
             "beats": [beat for beat in heartbeats if beat[2]] or heartbeats[:1],
-            "has_heartbeats": not stock,
+            "has_heartbeats": history.has_heartbeat(),
             "paused_with_all": Pause.objects.count(),
             "may_change": self.has_change_permission(request),
         }

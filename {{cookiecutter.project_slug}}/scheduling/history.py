@@ -191,6 +191,7 @@ def heartbeats() -> dict[str, datetime]:
 FAILED = (states.FAILURE, states.REVOKED)  # the last is what expired before a worker took it
 FINISHED = (states.SUCCESS, *FAILED)
 ENDED = Q(Q(one_off=True) | Q(clocked__isnull=False), total_run_count__gt=0)  # it ran, once
+PAUSED = Q(enabled=False) & ~ENDED
 
 
 def has_heartbeat() -> bool:
@@ -226,7 +227,7 @@ def failing() -> dict[str, datetime]:
 
 def paused() -> QuerySet[PeriodicTask]:
     """The schedules that are disabled, without those that have run once and are done."""
-    rows: QuerySet[PeriodicTask] = PeriodicTask.objects.filter(enabled=False).exclude(ENDED)
+    rows: QuerySet[PeriodicTask] = PeriodicTask.objects.filter(PAUSED)
     return rows.order_by("name")
 
 
@@ -335,7 +336,7 @@ def in_state(rows: QuerySet[PeriodicTask], state: str, now: datetime) -> QuerySe
             late = Q(started_at__gt=F("scheduled_for") + late_after())
             return rows.filter(name__in=recent.filter(late).values("schedule"))
         case "paused":
-            return rows.filter(enabled=False).exclude(ENDED)
+            return rows.filter(PAUSED)
         case _:
             return rows
 

@@ -25,13 +25,13 @@ from django.utils import timezone
 from django_celery_results import backends
 from django_celery_results.models import TaskResult
 
+from scheduling.history import FINISHED
 from scheduling.models import Run
 
 BATCH = 500  # what is written at once
 PAUSE = 0.1  # seconds between two batches: what comes meanwhile is the next
 RETRY = 5.0  # seconds between two tries while the database is away
 MOST = 100_000  # what waits for the database at most
-FINISHED = (states.SUCCESS, states.FAILURE, states.REVOKED)
 Record = tuple[TaskResult, Run | None]
 
 logger = logging.getLogger(__name__)
