@@ -152,14 +152,17 @@ class Recorder(Thread):
             self.join(RETRY)
 
     def run(self) -> None:
-        while first := self.records.get():
-            batch = [first]
-            while not self.records.empty() and len(batch) < BATCH:
-                if not (record := self.records.get()):
-                    return self.keep(batch)
-                batch.append(record)
-            self.keep(batch)
-            self.ending.wait(PAUSE)
+        try:
+            while first := self.records.get():
+                batch = [first]
+                while not self.records.empty() and len(batch) < BATCH:
+                    if not (record := self.records.get()):
+                        return self.keep(batch)
+                    batch.append(record)
+                self.keep(batch)
+                self.ending.wait(PAUSE)
+        finally:
+            connection.close()  # this thread's
 
     def keep(self, batch: list[Record]) -> None:
         while True:
