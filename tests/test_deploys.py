@@ -17,30 +17,9 @@ import pytest
 
 import arena
 from arena import wait_for
-from service import free_port
+from mails import MailServer
 
 pytestmark = pytest.mark.xdist_group("arena")
-# A mail server that writes down what arrives, and lets a mail wait for its answer.
-MAIL_SERVER = """
-import asyncio, email, sys
-from pathlib import Path
-from aiosmtpd.controller import Controller
-
-folder = Path(sys.argv[2])
-
-class Keep:
-    async def handle_DATA(self, server, session, envelope):
-        mail = email.message_from_bytes(envelope.content)
-        with (folder / "arrived").open("a") as file:
-            file.write(f"{mail['To']} {mail['Message-ID']}\\n")
-        await asyncio.sleep(0.05)
-        while (folder / "hold").exists():
-            await asyncio.sleep(0.05)
-        return "250 OK"
-
-Controller(Keep(), hostname="127.0.0.1", port=int(sys.argv[1])).start()
-sys.stdin.read()
-"""
 NOTE_TASK = '''
 
 @shared_task(bind=True, acks_late=True)
@@ -72,13 +51,8 @@ class Deploy:
     def __init__(self, place: arena.Arena, folder: Path) -> None:
         self.place, self.folder = place, folder
         self.workers: list[subprocess.Popen[bytes]] = []
-        self.hold = folder / "hold"
-        port = free_port()
-        self.mail_server = subprocess.Popen(
-            [str(place.venv / "bin/python"), "-c", MAIL_SERVER, str(port), str(folder)],
-            stdin=subprocess.PIPE,
-        )
-        place.env["EMAIL_URL"] = f"smtp://127.0.0.1:{port}"
+        self.mails = MailServer(place.venv / "bin/python", folder)
+        place.env["EMAIL_URL"] = self.mails.url
 
     def set_times(self, soft_shutdown: int, visibility: int) -> None:
         """Seconds, in place of the settings' longer ones."""
@@ -126,9 +100,7 @@ class Deploy:
     def arrived(self) -> dict[str, list[str]]:
         """The Message-IDs that arrived for each recipient."""
         found = defaultdict(list)
-        file = self.folder / "arrived"
-        for line in file.read_text().splitlines() if file.exists() else []:
-            recipient, message_id = line.split()
+        for recipient, message_id in self.mails.arrived():
             found[recipient].append(message_id)
         return found
 
@@ -147,15 +119,11 @@ class Deploy:
         assert {ids[0][1:].partition("@")[0] for ids in arrived.values()} == self.done()
 
     def end(self) -> None:
-        self.hold.unlink(missing_ok=True)
         for worker in self.workers:
             if worker.poll() is None:
                 os.killpg(worker.pid, signal.SIGKILL)
             worker.wait()
-        self.mail_server.kill()
-        self.mail_server.wait()
-        assert self.mail_server.stdin
-        self.mail_server.stdin.close()
+        self.mails.end()
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +145,7 @@ def deploy(shared: arena.Arena, tmp_path: Path) -> Iterator[Deploy]:
 
 def in_the_middle_of_two(deploy: Deploy, **env: str) -> "subprocess.Popen[bytes]":
     """A worker that is in the middle of two mails, of five that were sent."""
-    deploy.hold.touch()
+    deploy.mails.hold.touch()
     worker = deploy.start_worker(**env)
     deploy.send(5).wait()
     deploy.wait(lambda: len(deploy.arrived()) == 2, "two mails to be under way")
@@ -189,7 +157,7 @@ def test_what_a_killed_worker_had_begun_is_done_by_another(deploy: Deploy) -> No
     worker = in_the_middle_of_two(deploy)
 
     os.killpg(worker.pid, signal.SIGKILL)  # as if its machine had gone
-    deploy.hold.unlink()
+    deploy.mails.hold.unlink()
     assert not deploy.done()
     deploy.start_worker()
 
@@ -204,7 +172,7 @@ def test_what_a_killed_process_of_the_pool_had_begun_is_done_at_once(deploy: Dep
     children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
     for child in children:
         os.kill(int(child), signal.SIGKILL)
-    deploy.hold.unlink()
+    deploy.mails.hold.unlink()
 
     deploy.wait_until_done(5)
 
@@ -215,7 +183,7 @@ def test_a_worker_that_is_stopped_finishes_what_it_has_begun(deploy: Deploy) -> 
 
     worker.terminate()
     deploy.wait(lambda: "Initiating Soft Shutdown" in deploy.log(), "the soft shutdown")
-    deploy.hold.unlink()
+    deploy.mails.hold.unlink()
     worker.wait(timeout=60)
     assert len(deploy.done()) == 2
     deploy.start_worker()
@@ -230,7 +198,7 @@ def test_what_takes_longer_than_a_soft_shutdown_goes_back_into_the_queue(deploy:
 
     worker.terminate()
     worker.wait(timeout=60)
-    deploy.hold.unlink()
+    deploy.mails.hold.unlink()
     assert not deploy.done()
     deploy.start_worker()
 
@@ -240,13 +208,13 @@ def test_what_takes_longer_than_a_soft_shutdown_goes_back_into_the_queue(deploy:
 def test_a_worker_outlives_a_restart_of_redis_in_the_middle_of_a_task(deploy: Deploy) -> None:
     """The worker has room for another task: it is one that waits for messages that Celery's ends."""
     deploy.set_times(soft_shutdown=30, visibility=5)
-    deploy.hold.touch()
+    deploy.mails.hold.touch()
     worker = deploy.start_worker()
     deploy.send(1).wait()
     deploy.wait(deploy.arrived, "a mail to be under way")
 
     deploy.place.redis.stop()
-    deploy.hold.unlink()
+    deploy.mails.hold.unlink()
     deploy.place.redis.start()
     deploy.send(1, first=1).wait()
 

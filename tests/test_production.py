@@ -12,17 +12,21 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
+import psycopg
 import pytest
 import yaml
 
 from arena import PostgresServer, postgres_programs, wait_for
 from conftest import FOREIGN, Project, unavailable
 from image import Image, build
+from mails import MailServer
 from service import free_port
 
 CANARY = "a-secret-that-must-stay-here"
@@ -42,11 +46,21 @@ def lock(project: Project) -> None:
 
 @pytest.fixture(scope="module")
 def project(bake: Callable[..., Project], environment: Path) -> Project:
-    """A service whose folder has been worked in, and whose schedule runs each second."""
+    """A service whose folder has been worked in, whose schedule runs each second, and that soon
+    takes up what a killed worker had begun."""
     project = bake()
     lock(project)
-    schedules = project.path / "application/schedules.py"
-    schedules.write_text(schedules.read_text().replace("minutes=10", "seconds=1"))
+    for name, old, new in (
+        ("application/schedules.py", "timedelta(minutes=10)", "timedelta(seconds=1), expires=None"),
+        (
+            "architecture_portal/settings.py",
+            '"visibility_timeout": 3600',
+            '"visibility_timeout": 5',
+        ),
+    ):
+        file = project.path / name
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new))
     for name in (
         ".env",
         "production.env",
@@ -182,17 +196,10 @@ def test_compose_keeps_each_service_within_bounds(project: Project) -> None:
 
 
 @pytest.fixture
-def mailbox(environment: Path, tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """The URL of a mail server, and the folder that has what it took."""
-    port, folder = free_port(), tmp_path / "mails"
-    server = subprocess.Popen(
-        [str(environment / "bin/aiosmtpd"), "-n", "-l", f"127.0.0.1:{port}"]
-        + ["-c", "aiosmtpd.handlers.Mailbox", str(folder)],
-        stderr=subprocess.DEVNULL,
-    )
-    yield f"smtp://127.0.0.1:{port}", folder / "new"
-    server.terminate()
-    server.wait()
+def mails(environment: Path, tmp_path: Path) -> Iterator[MailServer]:
+    server = MailServer(environment / "bin/python", tmp_path)
+    yield server
+    server.end()
 
 
 class Containers:
@@ -220,6 +227,7 @@ class Containers:
                 **self.image.env,
                 **{k: self.here(v) for k, v in self.services[name]["environment"].items()},
             },
+            start_new_session=True,
         )
         self.processes.append(process)
         return process
@@ -231,22 +239,28 @@ class Containers:
         )
 
     def stop(self) -> list[int]:
-        """The exit codes of what still ran, after SIGTERM."""
-        running = [process for process in self.processes if process.poll() is None]
+        """The exit codes of what still ran, after SIGTERM: beats' before the worker's, which takes
+        its time if it has begun a task."""
+        running = [process for process in reversed(self.processes) if process.poll() is None]
         for process in running:
             process.send_signal(getattr(signal, self.image.stop_signal))
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return [process.wait(60) for process in running]
-        for process in running:
-            process.kill()
-        return [process.wait() for process in running]
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(60)
+            self.kill(process)
+        return [process.returncode for process in running]
+
+    def kill(self, process: "subprocess.Popen[bytes]") -> None:
+        """As the engine does: whatever runs in the container."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @pytest.fixture
 def containers(
-    project: Project, image: Image, postgres_url: str, redis_url: str, mailbox: tuple[str, Path]
+    project: Project, image: Image, postgres_url: str, redis_url: str, mails: MailServer
 ) -> Iterator[Containers]:
-    services = compose(project, VARIABLES | {"EMAIL_URL": mailbox[0]})
+    services = compose(project, VARIABLES | {"EMAIL_URL": mails.url})
     hosts = {
         "postgres://postgres:password@postgres:5432/postgres": postgres_url,
         "redis://redis:6379/0": redis_url,
@@ -257,7 +271,7 @@ def containers(
 
 
 def test_composes_own_commands_send_a_mail_on_schedule(
-    containers: Containers, image: Image, mailbox: tuple[str, Path]
+    containers: Containers, image: Image, mails: MailServer
 ) -> None:
     before = sorted(image.files.rglob("*"))
 
@@ -265,7 +279,7 @@ def test_composes_own_commands_send_a_mail_on_schedule(
     for name in ("web", "worker", "beat", "beat"):
         containers.start(name)
 
-    wait_for(lambda: len(list(mailbox[1].glob("*"))) >= 3, "three mails", 90)
+    wait_for(lambda: len(mails.arrived()) >= 3, "three mails", 90)
     for name in ("worker", "beat", "web"):
         wait_for(partial(containers.is_healthy, name), f"a healthy {name}", 90)
     request = urllib.request.Request(
@@ -278,6 +292,53 @@ def test_composes_own_commands_send_a_mail_on_schedule(
     assert re.search(r'href="/static/admin/css/base\.[0-9a-f]{12}\.css"', page)
     assert set(containers.stop()) == {0}
     assert sorted(image.files.rglob("*")) == before  # fit for a read-only file system
+
+
+def test_composes_own_commands_are_killed_in_turn_and_lose_nothing(
+    containers: Containers, mails: MailServer, postgres_url: str
+) -> None:
+    assert containers.start("migrate").wait() == 0
+    beats, workers = [containers.start("beat"), containers.start("beat")], []
+    workers.append(containers.start("worker"))
+
+    def wait_for_mails(count: int) -> None:
+        goal = len(mails.arrived()) + count
+        wait_for(lambda: len(mails.arrived()) >= goal, f"{count} mails more")
+
+    for _ in range(2):
+        wait_for_mails(3)
+        containers.kill(beats.pop(0))
+        beats.append(containers.start("beat"))  # as its restart policy says
+        wait_for_mails(3)
+        mails.hold.touch()
+        wait_for_mails(2)  # which are under way, one in each of its processes
+        containers.kill(workers.pop())
+        mails.hold.unlink()
+        workers.append(containers.start("worker"))
+    for beat in beats:
+        beat.terminate()
+        assert beat.wait(60) == 0
+
+    with psycopg.connect(postgres_url, autocommit=True) as database:
+        sent = database.execute(
+            "SELECT total_run_count FROM django_celery_beat_periodictask"
+            " WHERE task = 'application.tasks.send_email_task'"
+        ).fetchall()[0][0]
+
+        def done() -> list[tuple[str, datetime]]:
+            return database.execute(
+                "SELECT task_id, scheduled_for FROM scheduling_run"
+                " JOIN django_celery_results_taskresult AS result ON result.id = result_id"
+                " WHERE task_name = 'application.tasks.send_email_task' AND status = 'SUCCESS'"
+            ).fetchall()
+
+        wait_for(lambda: len(done()) >= sent, "all runs to be done")
+        ids, dues = zip(*done(), strict=True)
+    assert len(set(ids)) == len(ids) == sent
+    assert min(b - a for a, b in pairwise(sorted(dues))) > timedelta(seconds=0.9)  # none doubled
+    arrived = [message_id[1:].partition("@")[0] for _, message_id in mails.arrived()]
+    assert set(arrived) == set(ids)
+    assert len(arrived) >= sent + 4  # those that were killed were tried twice
 
 
 # Kubernetes
