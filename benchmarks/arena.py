@@ -196,7 +196,7 @@ class Arena:
         while not self.is_over.is_set():
             with suppress(redis.RedisError), self.redis.client() as client:
                 while not self.is_over.is_set():
-                    if taken := client.blpop([QUEUE], timeout=1):
+                    if taken := client.brpop([QUEUE], timeout=1):
                         headers = json.loads(taken[1])["headers"]
                         due = headers.get("scheduled_for")
                         self.messages.append(
