@@ -162,7 +162,7 @@ def watch(directory: Path, binary: str) -> None:
     path = socket_path(directory)
     server = subprocess.Popen(  # noqa: S603
         [binary, "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"]
-        + ["--dir", str(directory), "--appendonly", "yes", "--save", ""],
+        + ["--dir", str(directory), "--appendonly", "yes", "--appendfsync", "always", "--save", ""],
         pass_fds=[lock],  # held until the server is gone, whoever is killed first
         start_new_session=True,
     )
