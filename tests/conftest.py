@@ -78,6 +78,13 @@ class Project:
         assert not check or done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done
 
+    def edit(self, path: str, old: str, new: str) -> None:
+        """Replace what stands in a file of the service."""
+        file = self.path / path
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+
 
 @pytest.fixture(scope="session")
 def bake(cookies_session: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Project]:

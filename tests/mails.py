@@ -27,6 +27,11 @@ sys.stdin.read()
 """
 
 
+def task_of(message_id: str) -> str:
+    """The id of the task that sent a mail."""
+    return message_id[1:].partition("@")[0]
+
+
 class MailServer:
     """``url`` is where it listens; while the file ``hold`` exists, no mail is answered."""
 
@@ -44,6 +49,5 @@ class MailServer:
         return [(recipient, found) for recipient, found in map(str.split, lines)]
 
     def end(self) -> None:
-        self.hold.unlink(missing_ok=True)
         self.process.kill()
         self.process.communicate()

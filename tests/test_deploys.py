@@ -17,7 +17,7 @@ import pytest
 
 import arena
 from arena import wait_for
-from mails import MailServer
+from mails import MailServer, task_of
 
 pytestmark = pytest.mark.xdist_group("arena")
 NOTE_TASK = '''
@@ -116,7 +116,7 @@ class Deploy:
         arrived = self.arrived()
         assert len(arrived) == count
         assert all(len(set(ids)) == 1 for ids in arrived.values()), arrived
-        assert {ids[0][1:].partition("@")[0] for ids in arrived.values()} == self.done()
+        assert {task_of(ids[0]) for ids in arrived.values()} == self.done()
 
     def end(self) -> None:
         for worker in self.workers:

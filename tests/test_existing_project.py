@@ -59,7 +59,7 @@ def shop(tmp_path: Path) -> Iterator[Live]:
     live.env["VIRTUAL_ENV"] = str(venv)
     run(live, "django-admin startproject shop . && django-admin startapp orders")
     (path / "orders/tasks.py").write_text(TASKS)
-    live.edit("shop/settings.py", "INSTALLED_APPS = [", 'INSTALLED_APPS = [\n    "orders",')
+    live.project.edit("shop/settings.py", "INSTALLED_APPS = [", 'INSTALLED_APPS = [\n    "orders",')
     yield live
     live.end()
 

@@ -166,13 +166,7 @@ class Live:
         return sum(f"To: {recipient}" in mail.read_text() for mail in self.mails.glob("*"))
 
     def shorten_interval(self) -> None:
-        self.edit("application/schedules.py", "minutes=10", "seconds=1")
-
-    def edit(self, path: str, old: str, new: str) -> None:
-        file = self.project.path / path
-        text = file.read_text()
-        assert old in text
-        file.write_text(text.replace(old, new))
+        self.project.edit("application/schedules.py", "minutes=10", "seconds=1")
 
     def start_slow_task(self, folder: Path) -> None:
         self.python(f"from application.tasks import slow_task; slow_task.delay({str(folder)!r})")
@@ -231,7 +225,7 @@ def test_worker_and_beat_run_in_one_command(live: Live) -> None:
 
 
 def test_the_documents_snippet_makes_a_schedule(live: Live) -> None:
-    live.edit("application/schedules.py", '"Send reminder emails"', '"Another name"')
+    live.project.edit("application/schedules.py", '"Send reminder emails"', '"Another name"')
     live.project.run("python", "manage.py", "migrate", env=live.env)
 
     live.python(SNIPPET)
@@ -283,11 +277,11 @@ def test_when_one_part_dies_all_stop_and_the_exit_code_says_so(live: Live, part:
 def test_code_changes_reach_the_worker_and_broken_code_does_not(live: Live) -> None:
     dev = live.start_dev()
 
-    live.edit("application/tasks.py", "import smtplib", "import smtplib\nimport nonsense_")
+    live.project.edit("application/tasks.py", "import smtplib", "import smtplib\nimport nonsense_")
     dev.wait_for("No module named 'nonsense_'")
     assert dev.output.count("ready.") == 1
 
-    live.edit("application/tasks.py", "\nimport nonsense_", "")
+    live.project.edit("application/tasks.py", "\nimport nonsense_", "")
     dev.wait_for("ready.", count=2)
 
 

@@ -26,7 +26,7 @@ import yaml
 from arena import PostgresServer, postgres_programs, wait_for
 from conftest import FOREIGN, Project, unavailable
 from image import Image, build
-from mails import MailServer
+from mails import MailServer, task_of
 from service import free_port
 
 CANARY = "a-secret-that-must-stay-here"
@@ -50,17 +50,12 @@ def project(bake: Callable[..., Project], environment: Path) -> Project:
     takes up what a killed worker had begun."""
     project = bake()
     lock(project)
-    for name, old, new in (
-        ("application/schedules.py", "timedelta(minutes=10)", "timedelta(seconds=1), expires=None"),
-        (
-            "architecture_portal/settings.py",
-            '"visibility_timeout": 3600',
-            '"visibility_timeout": 5',
-        ),
-    ):
-        file = project.path / name
-        assert old in file.read_text()
-        file.write_text(file.read_text().replace(old, new))
+    project.edit(
+        "application/schedules.py", "timedelta(minutes=10)", "timedelta(seconds=1), expires=None"
+    )
+    project.edit(
+        "architecture_portal/settings.py", '"visibility_timeout": 3600', '"visibility_timeout": 5'
+    )
     for name in (
         ".env",
         "production.env",
@@ -298,8 +293,7 @@ def test_composes_own_commands_are_killed_in_turn_and_lose_nothing(
     containers: Containers, mails: MailServer, postgres_url: str
 ) -> None:
     assert containers.start("migrate").wait() == 0
-    beats, workers = [containers.start("beat"), containers.start("beat")], []
-    workers.append(containers.start("worker"))
+    beats, worker = [containers.start("beat"), containers.start("beat")], containers.start("worker")
 
     def wait_for_mails(count: int) -> None:
         goal = len(mails.arrived()) + count
@@ -312,9 +306,9 @@ def test_composes_own_commands_are_killed_in_turn_and_lose_nothing(
         wait_for_mails(3)
         mails.hold.touch()
         wait_for_mails(2)  # which are under way, one in each of its processes
-        containers.kill(workers.pop())
+        containers.kill(worker)
         mails.hold.unlink()
-        workers.append(containers.start("worker"))
+        worker = containers.start("worker")
     for beat in beats:
         beat.terminate()
         assert beat.wait(60) == 0
@@ -336,7 +330,7 @@ def test_composes_own_commands_are_killed_in_turn_and_lose_nothing(
         ids, dues = zip(*done(), strict=True)
     assert len(set(ids)) == len(ids) == sent
     assert min(b - a for a, b in pairwise(sorted(dues))) > timedelta(seconds=0.9)  # none doubled
-    arrived = [message_id[1:].partition("@")[0] for _, message_id in mails.arrived()]
+    arrived = [task_of(message_id) for _, message_id in mails.arrived()]
     assert set(arrived) == set(ids)
     assert len(arrived) >= sent + 4  # those that were killed were tried twice
 
