@@ -73,7 +73,8 @@ class Operator:
         )
 
     def open(self, name: str) -> None:
-        self.row(name).get_by_role("link", name=name).click()
+        with self.page.expect_navigation():  # what counts does not wait for the page
+            self.row(name).get_by_role("link", name=name).click()
 
     def choose(self, name: str, action: str) -> None:
         """An action of the list for one row, which asks once."""
