@@ -73,8 +73,9 @@ class Operator:
         )
 
     def open(self, name: str) -> None:
+        link = self.row(name).get_by_role("link", name=name)
         with self.page.expect_navigation():  # what counts does not wait for the page
-            self.row(name).get_by_role("link", name=name).click()
+            link.click()
 
     def choose(self, name: str, action: str) -> None:
         """An action of the list for one row, which asks once."""
