@@ -45,7 +45,8 @@ scheduling/tests/test_lateness.py scheduling/tests/test_logs.py scheduling/tests
 scheduling/tests/test_registry.py scheduling/tests/test_schedule.py
 scheduling/tests/test_scheduler.py scheduling/tests/test_schedules_command.py
 scheduling/tests/test_security.py scheduling/tests/test_seed.py scheduling/tests/test_settings.py
-scheduling/tests/test_words.py scheduling/words.py scheduling/worker.py
+scheduling/tests/test_transport.py scheduling/tests/test_words.py scheduling/transport.py
+scheduling/words.py scheduling/worker.py
 """.split()
 
 SECRET = re.compile(

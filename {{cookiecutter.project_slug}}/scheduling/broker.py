@@ -20,10 +20,11 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 from kombu.transport import TRANSPORT_ALIASES
-from kombu.transport import redis as kombu_redis
 from redis import Redis, RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+from scheduling import transport
 
 IDLE_SECONDS = 3  # without a client; a start takes 0.05 s, so it may be short
 START_SECONDS = 15
@@ -213,15 +214,15 @@ class StartsServer:
             return super()._connect()  # type: ignore[misc, no-any-return]
 
 
-class Channel(kombu_redis.Channel):
+class Channel(transport.Channel):
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         params: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]
         bases = (StartsServer, params["connection_class"])
         return params | {"connection_class": type("Connection", bases, {})}
 
 
-class Transport(kombu_redis.Transport):
-    """kombu's Redis transport, on the embedded server."""
+class Transport(transport.Transport):
+    """The Redis transport, on the embedded server."""
 
     Channel = Channel
 

@@ -313,6 +313,7 @@ CELERY_DB_REUSE_MAX = 2**31  # celery.py decides when a worker's database connec
 
 BROKER_SCHEME = urlsplit(CELERY_BROKER_URL).scheme
 if BROKER_SCHEME.startswith(("redis", "embedded")):
+    CELERY_BROKER_TRANSPORT = "scheduling.transport:Transport"  # kill -9 loses no message
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         # Seconds until a task that no worker acknowledged is delivered again: longer than any
         # task may run, and than any retry may wait, or tasks would run twice.
