@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable
 from datetime import datetime
 from queue import SimpleQueue
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 
 from celery import states
@@ -96,10 +96,15 @@ def storable(text: str) -> str:
 
 
 def write(records: Iterable[Record]) -> None:
-    """Write results, each as it is last, but for when it was created and first started."""
+    """Write results, each as it is last, but for when it was created and first started.
+
+    The state that ends a run stays: another process may write later that it tries again.
+    """
     last: dict[str, Record] = {}
     for result, run in records:
-        _, before = last.get(result.task_id, (None, None))
+        earlier, before = last.get(result.task_id, (None, None))
+        if earlier and earlier.date_started:
+            result.date_started = earlier.date_started
         if run and before and before.started_at:
             run.started_at = before.started_at
         last[result.task_id] = result, run
@@ -107,6 +112,17 @@ def write(records: Iterable[Record]) -> None:
     kept = ("id", "task_id", "date_created", "date_started")
     changing = [field.name for field in TaskResult._meta.fields if field.name not in kept]
     with transaction.atomic():
+        if any(result.status not in states.READY_STATES for result, _ in found):
+            # Only a row that exists can be locked until it is written.
+            TaskResult.objects.bulk_create([result for result, _ in found], ignore_conflicts=True)
+            rows = TaskResult.objects.select_for_update().filter(task_id__in=last)
+            stored = dict(rows.order_by("task_id").values_list("task_id", "status"))
+            found = [
+                (result, run)
+                for result, run in found
+                if result.status in states.READY_STATES
+                or stored[result.task_id] not in states.READY_STATES
+            ]
         TaskResult.objects.bulk_create(
             [result for result, _ in found],
             update_conflicts=True,
@@ -135,10 +151,12 @@ class Recorder(Thread):
         super().__init__(daemon=True, name="history")
         self.records: SimpleQueue[Record | None] = SimpleQueue()
         self.ending = Event()
+        self.starting = Lock()
 
     def put(self, record: Record) -> None:
-        if not self.ident:
-            self.start()  # not before there is something to do: threads do not survive a fork
+        with self.starting:  # tasks may be threads
+            if not self.ident:
+                self.start()  # not before there is something to do: it does not survive a fork
         if self.records.qsize() < MOST:
             self.records.put(record)
         else:

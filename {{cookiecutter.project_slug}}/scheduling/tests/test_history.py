@@ -108,6 +108,27 @@ def test_a_run_that_is_retried_is_one_run_that_started_when_it_was_first_tried()
     assert TaskResult.objects.get().traceback == "Traceback …"
 
 
+@pytest.mark.parametrize("ended", ["SUCCESS", "FAILURE"])
+def test_a_run_that_has_ended_is_not_retried_or_started_later(ended: str) -> None:
+    """Its processes write at their own pace: the first try's may come last."""
+    store("Nightly", NOON, "STARTED", ended, retries=1)
+    store("Nightly", NOON, "STARTED", "RETRY", late=MINUTE)
+
+    [run] = history.read(Run.objects.all())
+
+    assert (run.state, run.retries, run.took) == (ended, 1, SECOND)
+
+
+def test_a_run_that_has_ended_may_end_anew() -> None:
+    """It was delivered again, as its worker died before it had acknowledged it."""
+    store("Nightly", NOON, "STARTED", "SUCCESS")
+    store("Nightly", NOON, "STARTED", "FAILURE", late=MINUTE)
+
+    [run] = history.read(Run.objects.all())
+
+    assert (run.state, run.took) == ("FAILURE", 61 * SECOND)
+
+
 def test_a_run_that_goes_on_or_never_started_has_no_duration() -> None:
     store("Goes on", NOON, "STARTED")
     store("Expired", NOON, "REVOKED")
@@ -182,6 +203,8 @@ def test_in_a_worker_many_runs_are_written_at_once(
     recorder.end()
 
     assert {(run.late, run.took) for run in history.read(Run.objects.all())} == {(MINUTE, SECOND)}
+    started = TaskResult.objects.values_list("date_started", flat=True)
+    assert set(started) == {NOON + MINUTE}
     assert sum(written) == 200
     assert len(written) < 20
     assert Run.objects.count() == TaskResult.objects.filter(status="SUCCESS").count() == 100
