@@ -22,7 +22,7 @@ from mails import MailServer, task_of
 pytestmark = pytest.mark.xdist_group("arena")
 NOTE_TASK = '''
 
-@shared_task(bind=True, acks_late=True)
+@shared_task(bind=True)
 def note_task(self, name: str, file: str) -> None:
     """Appends which run it is, and when beat sent it: another time if it sent it twice."""
     run = name, str(self.request.scheduled_for.timestamp()), self.request.headers["queued_at"]

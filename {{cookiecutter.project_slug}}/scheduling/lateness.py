@@ -1,10 +1,10 @@
-"""How late runs start: beat's messages say when they were due."""
+"""How late runs start, if at all: beat's messages say when they were due."""
 
 import logging
 from datetime import datetime
 from typing import Any
 
-from celery.signals import task_prerun
+from celery.signals import task_prerun, task_revoked
 from django.conf import settings
 from django.utils import timezone
 
@@ -25,3 +25,12 @@ def note_due_time(task: Any, **kwargs: Any) -> None:
     if late > getattr(settings, "LATE_AFTER", 60):
         name = task.request.headers.get("periodic_task_name")
         logger.warning("%s, due at %s, starts %.0f s late (%s)", name, due, late, task.request.id)
+
+
+@task_revoked.connect
+def note_expiry(request: Any, expired: bool, **kwargs: Any) -> None:
+    """Log a run that no worker took up before it expired."""
+    headers = request.headers or {}
+    if expired and "scheduled_for" in headers:
+        name, due = headers.get("periodic_task_name"), headers["scheduled_for"]
+        logger.warning("%s, due at %s, was not started: it had expired (%s)", name, due, request.id)

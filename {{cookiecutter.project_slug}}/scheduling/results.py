@@ -103,8 +103,8 @@ def write(records: Iterable[Record]) -> None:
     last: dict[str, Record] = {}
     for result, run in records:
         earlier, before = last.get(result.task_id, (None, None))
-        if earlier and earlier.date_started:
-            result.date_started = earlier.date_started
+        if started := getattr(earlier, "date_started", None):
+            result.date_started = started  # type: ignore[attr-defined]  # its stubs lack it
         if run and before and before.started_at:
             run.started_at = before.started_at
         last[result.task_id] = result, run

@@ -1,8 +1,8 @@
-"""Consumer: Celery's, which outlives a Redis that goes away while tasks run."""
+"""Celery's Consumer, which outlives a Redis that goes away while tasks run, and its Request."""
 
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
-from celery.worker import consumer
+from celery.worker import consumer, request
 
 
 class Consumer(consumer.Consumer):
@@ -24,3 +24,14 @@ class Consumer(consumer.Consumer):
 
 def no_connection(asynchronous: bool = False) -> NoReturn:
     raise ConnectionError("The connection of this channel was lost")
+
+
+class Request(request.Request):
+    """A message at a worker. That of a run which was begun does not expire: it is tried again, or
+    delivered again as its worker died."""
+
+    def maybe_expire(self) -> Literal[True] | None:
+        begun = self.request_dict.get("retries") or self.delivery_info["redelivered"]
+        if begun and "scheduled_for" in self.request_dict:
+            return None
+        return super().maybe_expire()

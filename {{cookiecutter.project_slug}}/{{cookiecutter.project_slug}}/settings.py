@@ -299,11 +299,17 @@ CELERY_TASK_IGNORE_RESULT = True  # of what is no run; tasks whose result is rea
 CELERY_TASK_TRACK_STARTED = True  # when a run was started, and which are running
 CELERY_RESULT_EXTENDED = True  # its schedule, task, arguments and worker
 CELERY_RESULT_EXPIRES = None  # clean_up_history deletes in batches, not all at once
+# Acknowledged when done: if a worker is stopped or dies, the queue has its tasks again, which may
+# run twice. One that ends its process each time is tried max_retries times.
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_TASK_RETRY_ON_WORKER_LOST = True
+CELERY_TASK_ANNOTATIONS = {"*": {"Request": "scheduling.worker:Request"}}  # when a run expires
 CELERY_TASK_SOFT_TIME_LIMIT = 5 * 60  # seconds; a hanging task must not hold its worker ...
 CELERY_TASK_TIME_LIMIT = CELERY_TASK_SOFT_TIME_LIMIT + 60  # ... and gets a minute to clean up
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1  # a long task does not hold back the ones behind it
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 30  # seconds for running tasks at a cold shutdown
-# A lost connection means that the broker delivers the running acks_late tasks again: end them.
+# A lost connection means that the broker delivers running tasks again: end them.
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
 CELERY_WORKER_CONSUMER = "scheduling.worker:Consumer"  # Celery's ends when Redis is restarted
 CELERY_WORKER_REDIRECT_STDOUTS_LEVEL = "INFO"  # a printed mail is no warning

@@ -14,8 +14,6 @@ from celery import current_app
 from celery.fixups.django import DjangoFixup
 from django.conf import settings
 
-from application.tasks import send_email_task
-
 MODULE = os.environ["DJANGO_SETTINGS_MODULE"]
 PACKAGE = MODULE.partition(".")[0]
 PRODUCTION = {
@@ -72,6 +70,8 @@ def value(run: Run, code: str, **environment: str) -> Any:
         ("beat_enable_remote_control", True),
         ("beat_cron_starting_deadline", 3600),
         ("worker_soft_shutdown_timeout", 30),
+        ("task_acks_late", True),
+        ("task_reject_on_worker_lost", True),
         ("worker_cancel_long_running_tasks_on_connection_loss", True),
         ("task_always_eager", False),
         ("task_ignore_result", True),
@@ -85,11 +85,6 @@ def test_celery_is_configured(name: str, expected: Any) -> None:
 
 def test_crontabs_mean_local_time() -> None:
     assert str(current_app.timezone) == settings.TIME_ZONE
-
-
-def test_a_worker_that_dies_gives_its_mail_back() -> None:
-    assert send_email_task.acks_late
-    assert send_email_task.reject_on_worker_lost
 
 
 @pytest.mark.parametrize("broker", ["", "redis://127.0.0.1/0", "rediss://127.0.0.1/0"])
