@@ -46,15 +46,17 @@ def lock(project: Project) -> None:
 
 @pytest.fixture(scope="module")
 def project(bake: Callable[..., Project], environment: Path) -> Project:
-    """A service whose folder has been worked in, whose schedule runs each second, and that soon
-    takes up what a killed worker had begun."""
+    """A service whose folder has been worked in, whose schedule runs each second, and that takes up
+    what a killed worker had begun after it would have expired."""
     project = bake()
     lock(project)
     project.edit(
-        "application/schedules.py", "timedelta(minutes=10)", "timedelta(seconds=1)"
+        "application/schedules.py",
+        "timedelta(minutes=10)",
+        "timedelta(seconds=1), expires=timedelta(seconds=15)",
     )
     project.edit(
-        "architecture_portal/settings.py", '"visibility_timeout": 3600', '"visibility_timeout": 5'
+        "architecture_portal/settings.py", '"visibility_timeout": 3600', '"visibility_timeout": 20'
     )
     for name in (
         ".env",

@@ -41,6 +41,7 @@ def may_pass(error: OSError) -> bool:
     retry_backoff_max=600,
     retry_jitter=True,
     max_retries=12,
+    default_retry_delay=5,  # seconds, if the process that was sending it was killed
 )
 def send_email_task(
     self: "Task[..., Any]",

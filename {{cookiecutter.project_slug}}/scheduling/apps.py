@@ -6,6 +6,7 @@ from django.core.management.color import color_style
 from django.db import connections, router
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models.signals import post_migrate
+from kombu.transport import TRANSPORT_ALIASES
 
 
 class SchedulingConfig(AppConfig):
@@ -14,6 +15,10 @@ class SchedulingConfig(AppConfig):
     def ready(self) -> None:
         from scheduling import checks, lateness, logs  # noqa: F401
 
+        # For each URL of Redis, before any is opened.
+        TRANSPORT_ALIASES.update(
+            dict.fromkeys(["redis", "rediss"], "scheduling.transport:Transport")
+        )
         post_migrate.connect(seed_after_migrate, sender=self)  # after the migrations of all apps
 
 

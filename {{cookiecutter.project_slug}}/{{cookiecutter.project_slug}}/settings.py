@@ -300,7 +300,7 @@ CELERY_TASK_TRACK_STARTED = True  # when a run was started, and which are runnin
 CELERY_RESULT_EXTENDED = True  # its schedule, task, arguments and worker
 CELERY_RESULT_EXPIRES = None  # clean_up_history deletes in batches, not all at once
 # Acknowledged when done: if a worker is stopped or dies, the queue has its tasks again, which may
-# run twice. One that ends its process each time is tried max_retries times.
+# run twice. What ends its process is tried max_retries times, every default_retry_delay.
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_TASK_RETRY_ON_WORKER_LOST = True
@@ -319,7 +319,6 @@ CELERY_DB_REUSE_MAX = 2**31  # celery.py decides when a worker's database connec
 
 BROKER_SCHEME = urlsplit(CELERY_BROKER_URL).scheme
 if BROKER_SCHEME.startswith(("redis", "embedded")):
-    CELERY_BROKER_TRANSPORT = "scheduling.transport:Transport"  # kill -9 loses no message
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         # Seconds until a task that no worker acknowledged is delivered again: longer than any
         # task may run, and than any retry may wait, or tasks would run twice.
