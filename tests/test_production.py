@@ -8,6 +8,8 @@ import shlex
 import shutil
 import signal
 import socket
+import ssl
+import stat
 import subprocess
 import sys
 import urllib.request
@@ -16,6 +18,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import kubernetes_validate
@@ -58,6 +61,7 @@ def project(bake: Callable[..., Project], environment: Path) -> Project:
     project.edit(
         "architecture_portal/settings.py", '"visibility_timeout": 3600', '"visibility_timeout": 20'
     )
+    (project.path / "application/tasks.py").chmod(0o600)  # as a strict umask makes them
     for name in (
         ".env",
         "production.env",
@@ -142,6 +146,8 @@ def test_the_image_runs_as_a_numbered_user_and_ends_its_command_gently(image: Im
     assert image.command[0] == "gunicorn"
     assert image.stop_signal == "SIGTERM"
     assert image.env["PYTHONUNBUFFERED"] == "1"
+    files = [file for file in image.files.rglob("*") if not file.is_symlink()]
+    assert not [file for file in files if not file.stat().st_mode & stat.S_IROTH]
 
 
 # Compose
@@ -168,6 +174,16 @@ def test_compose_names_all_variables_when_one_is_missing(project: Project, name:
         compose(project, VARIABLES | {name: ""})
 
     assert all(variable in str(error.value) for variable in VARIABLES)
+
+
+def test_compose_builds_the_image_once(project: Project) -> None:
+    services = compose(project, VARIABLES)
+    image = services["migrate"]["image"]
+
+    assert [name for name, service in services.items() if "build" in service] == ["migrate"]
+    others = [name for name, service in services.items() if service["image"] == image]
+    assert others == ["web", "worker", "beat", "migrate"]
+    assert all("migrate" in services[name]["depends_on"] for name in others[:-1])
 
 
 def test_compose_keeps_each_service_within_bounds(project: Project) -> None:
@@ -446,6 +462,17 @@ def test_the_hooks_before_a_commit_pass_and_mend(checkout: Project, tmp_path: Pa
 # Safe defaults
 
 
+def certify(key: Path, certificate: Path, host: str) -> None:
+    """Make a server's key, and a certificate that vouches for itself."""
+    openssl = "req -x509 -newkey rsa:2048 -noenc -days 1 -subj /CN=test -addext"
+    subprocess.run(
+        ["openssl", *openssl.split(), f"subjectAltName={host}"]
+        + ["-keyout", str(key), "-out", str(certificate)],
+        check=True,
+        capture_output=True,
+    )
+
+
 def test_production_refuses_a_postgres_that_nobody_vouches_for(
     service: Project, tmp_path: Path
 ) -> None:
@@ -454,13 +481,7 @@ def test_production_refuses_a_postgres_that_nobody_vouches_for(
         unavailable("No initdb on the PATH nor below /usr/lib/postgresql")
     server = PostgresServer()
     data, authority = server.folder / "data", tmp_path / "authority.pem"
-    openssl = "req -x509 -newkey rsa:2048 -noenc -days 1 -subj /CN=db.example.com -addext"
-    subprocess.run(
-        ["openssl", *openssl.split(), "subjectAltName=DNS:db.example.com"]
-        + ["-keyout", str(data / "server.key"), "-out", str(authority)],
-        check=True,
-        capture_output=True,
-    )
+    certify(data / "server.key", authority, "DNS:db.example.com")
     shutil.copy(authority, data / "server.crt")
     for name in ("server.key", "server.crt"):
         os.chmod(data / name, 0o600)
@@ -488,3 +509,51 @@ def test_production_refuses_a_postgres_that_nobody_vouches_for(
     assert migrate(f"&sslrootcert={authority}") == ""
     assert "does not match host name" in migrate(f"&sslrootcert={authority}", "other.example.com")
     server.stop()
+
+
+@contextlib.contextmanager
+def tls_server(certificate: Path, key: Path) -> Iterator[int]:
+    """The port of a server that shakes hands, and ends the connection."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    def shake_hands() -> None:
+        with contextlib.suppress(OSError):  # the server is closed
+            while True:
+                client, _ = server.accept()
+                with contextlib.suppress(OSError), context.wrap_socket(client, server_side=True):
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        Thread(target=shake_hands, daemon=True).start()
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize("scheme", ["rediss", "amqps"])
+def test_production_refuses_a_broker_that_nobody_vouches_for(
+    service: Project, tmp_path: Path, scheme: str
+) -> None:
+    def connect(host: str, trusted: bool = True) -> str:
+        """Why not, to a server with a certificate for a host."""
+        key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+        certify(key, certificate, host)
+        code = (
+            "from celery import current_app as app; app.connection_for_write()"
+            ".ensure_connection(max_retries=1, interval_start=0, reraise_as_library_errors=False)"
+        )
+        with tls_server(certificate, key) as port:
+            production = VARIABLES | {
+                "CELERY_BROKER_URL": f"{scheme}://127.0.0.1:{port}",
+                "DATABASE_URL": "sqlite://:memory:",
+                "DEBUG": "false",
+            }
+            trust = {"SSL_CERT_FILE": str(certificate)} if trusted else {}
+            done = service.run(
+                *("python", "manage.py", "shell", "-c", code), env=production | trust, check=False
+            )
+        assert done.returncode != 0
+        return done.stderr
+
+    assert "certificate verify failed" in connect("IP:127.0.0.1", trusted=False)
+    assert "certificate is not valid for" in connect("DNS:other.example.com")
+    assert "certificate" not in connect("IP:127.0.0.1")  # what is behind it is no broker

@@ -10,7 +10,7 @@ from typing import Any
 
 from celery import current_app
 from django.conf import settings
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path, resolve
@@ -149,7 +149,11 @@ def _seconds(length: timedelta) -> float:
 @require_safe
 def schedules(request: HttpRequest) -> HttpResponse:
     """200 if the schedules are kept, else 503. Whoever may read the metrics is told names too."""
-    told, is_well = kept(timezone.now(), with_names=may_read(request))
+    try:
+        told, is_well = kept(timezone.now(), with_names=may_read(request))
+    except DatabaseError as error:
+        logger.warning("health: database: %s", error)
+        told, is_well = {"database": type(error).__name__}, False
     return JsonResponse(told, status=200 if is_well else 503)
 
 

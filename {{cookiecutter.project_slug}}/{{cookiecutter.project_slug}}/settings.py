@@ -336,8 +336,11 @@ else:
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "confirm_publish": True,  # RabbitMQ says that it has the message before we go on
     }
-if BROKER_SCHEME == "rediss":
-    CELERY_BROKER_USE_SSL = {"ssl_cert_reqs": ssl.CERT_REQUIRED}  # kombu's default checks nothing
+CELERY_BROKER_USE_SSL: dict[str, Any] | None = None
+if BROKER_SCHEME == "rediss":  # kombu's default checks nothing
+    CELERY_BROKER_USE_SSL = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+elif BROKER_SCHEME == "amqps":  # None is the URL's host name, which py-amqp's default does not check
+    CELERY_BROKER_USE_SSL = {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None}
 
 
 def redis_database(url: str) -> tuple[str | None, int, str] | None:
