@@ -1,4 +1,4 @@
-"""Settings of the service, read from the environment and, in development, from .env.
+"""Settings of the service, read from the environment and from .env.
 
 .env.example explains each variable. DEBUG is off unless the environment says otherwise;
 with it off, the variables that have no safe default are required, and what is missing or
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qs, quote, urlsplit
 
+import dj_email_url
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
@@ -37,9 +38,19 @@ def not_guessable(key: str) -> None:
         raise ValidationError("Must be random, and have 50 characters or more.")
 
 
-def not_printed(url: str) -> None:
-    if not DEBUG and url.startswith("console:"):
+def is_mail_server(url: str) -> None:
+    scheme = urlsplit(url).scheme
+    if scheme not in dj_email_url.SCHEMES:
+        raise ValidationError("Must be a URL such as smtp://, submission:// or dummy://.")
+    if not DEBUG and scheme == "console":
         raise ValidationError("Would only print mails: name a mail server, or dummy://.")
+
+
+def is_broker(url: str) -> None:
+    """Refuse what Celery would take, and then keep no promise with."""
+    scheme = urlsplit(url).scheme.partition("+")[0]
+    if scheme not in ("redis", "rediss", "amqp", "amqps") and (url or not DEBUG):
+        raise ValidationError("Must be a URL: redis://, rediss://, amqp:// or amqps://.")
 
 
 def needs_sentry(dsn: str) -> None:
@@ -51,7 +62,7 @@ def needs_sentry(dsn: str) -> None:
 def are_networks(texts: list[str]) -> None:
     try:
         for text in texts:
-            ip_network(text.strip())
+            ip_network(text)
     except ValueError as error:
         raise ValidationError(f"{error}.") from None
 
@@ -60,9 +71,9 @@ SECRET_KEY = env.str(
     "SECRET_KEY", default="development-only" if DEBUG else REQUIRED, validate=not_guessable
 )
 ALLOWED_HOSTS: list[str] = env.list(
-    "ALLOWED_HOSTS", default=[] if DEBUG else REQUIRED, validate=not_empty
+    "ALLOWED_HOSTS", subcast=str.strip, default=[] if DEBUG else REQUIRED, validate=not_empty
 )
-CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", subcast=str.strip, default=[])
 database = env.dj_db_url(
     "DATABASE_URL",
     default="sqlite:///" + quote(str(BASE_DIR / "db.sqlite3")) if DEBUG else REQUIRED,
@@ -70,7 +81,7 @@ database = env.dj_db_url(
     conn_health_checks=True,  # ... and survive a restart of the database
 )
 cache = env.dj_cache_url("CACHE_URL", default="locmem://")
-env.str("EMAIL_URL", default="", validate=not_printed)
+env.str("EMAIL_URL", default="dummy://", validate=is_mail_server)
 email = env.dj_email_url("EMAIL_URL", default="console://" if DEBUG else "smtp://localhost:25")
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default=MAINTAINER)
 BEHIND_PROXY = env.bool("BEHIND_PROXY", default=False)
@@ -84,7 +95,7 @@ LOG_FORMAT = env.str(
 )
 SENTRY_DSN = env.str("SENTRY_DSN", default="", validate=needs_sentry)
 CELERY_BROKER_URL = env.str(
-    "CELERY_BROKER_URL", default="" if DEBUG else REQUIRED, validate=not_empty
+    "CELERY_BROKER_URL", default="" if DEBUG else REQUIRED, validate=is_broker
 )
 CELERY_BEAT_SCHEDULER = env.str(
     "CELERY_BEAT_SCHEDULER", default="scheduling.scheduler:DatabaseScheduler"
@@ -99,7 +110,9 @@ HEALTH_MAX_OVERDUE = env.int("HEALTH_MAX_OVERDUE", default=0)
 HEALTH_MAX_FAILING = env.int("HEALTH_MAX_FAILING", default=0)
 HEALTH_FAILING_AFTER = env.int("HEALTH_FAILING_AFTER", default=2, validate=validate.Range(min=1))
 METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
-METRICS_NETWORKS: list[str] = env.list("METRICS_NETWORKS", default=[], validate=are_networks)
+METRICS_NETWORKS: list[str] = env.list(
+    "METRICS_NETWORKS", subcast=str.strip, default=[], validate=are_networks
+)
 SEED_SCHEDULES_ON_MIGRATE = env.bool("SEED_SCHEDULES_ON_MIGRATE", default=True)
 # A queue of its own: services that share a broker do not take each other's tasks.
 CELERY_TASK_DEFAULT_QUEUE = env.str("CELERY_TASK_DEFAULT_QUEUE", default=PACKAGE)
@@ -239,6 +252,7 @@ if BEHIND_PROXY:  # only then may a request say by which scheme and from whom it
 
 AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # who tries on is not locked for ever
 # Nobody can lock out another by failing on purpose, nor all who share an address.
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True  # by default, failures add up for ever
@@ -339,7 +353,7 @@ else:
 CELERY_BROKER_USE_SSL: dict[str, Any] | None = None
 if BROKER_SCHEME == "rediss":  # kombu's default checks nothing
     CELERY_BROKER_USE_SSL = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
-elif BROKER_SCHEME == "amqps":  # None is the URL's host name, which py-amqp's default does not check
+elif BROKER_SCHEME == "amqps":  # None: the URL's, which py-amqp's default does not check
     CELERY_BROKER_USE_SSL = {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None}
 
 

@@ -84,9 +84,11 @@ def test_too_many_failures_lock_out_also_with_the_right_password(client: Client,
     assert log_in(Client(headers={"user-agent": "another"}), ada, "right") == 429
 
 
-def test_a_lock_ends_after_the_cool_off(client: Client, ada: str) -> None:
+def test_a_lock_ends_after_the_cool_off_whoever_tries_meanwhile(client: Client, ada: str) -> None:
     lock_out(client, ada)
 
+    with time_machine.travel(timezone.now() + settings.AXES_COOLOFF_TIME / 2):
+        assert log_in(client, ada, "wrong") == 429
     with time_machine.travel(timezone.now() + settings.AXES_COOLOFF_TIME - timedelta(seconds=9)):
         assert client.get(LOGIN).status_code == 200  # the form itself is for everybody
     with time_machine.travel(timezone.now() + settings.AXES_COOLOFF_TIME + timedelta(seconds=9)):

@@ -173,6 +173,34 @@ def test_production_takes_no_default_of_development(run: Run, name: str, text: s
     assert development.returncode == 0, development.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("EMAIL_URL", ""),
+        ("EMAIL_URL", "smtp.example.com"),
+        ("EMAIL_URL", "imap://example.com"),
+        ("CELERY_BROKER_URL", "redis.example.com"),
+        ("CELERY_BROKER_URL", "memory://"),
+        ("CELERY_BROKER_URL", "sqs://"),
+    ],
+)
+@pytest.mark.parametrize("debug", ["true", "false"])
+def test_a_url_of_another_kind_is_refused(run: Run, name: str, text: str, debug: str) -> None:
+    process = run("", **PRODUCTION | {name: text, "DEBUG": debug})
+
+    message = process.stderr.partition("ImproperlyConfigured: ")[2]
+    assert f"  {name}: Must be a URL" in message
+
+
+def test_blanks_in_a_list_are_none_of_its_items(run: Run) -> None:
+    code = "from django.conf import settings as s\n[s.ALLOWED_HOSTS, s.CSRF_TRUSTED_ORIGINS]"
+    lists = {"ALLOWED_HOSTS": "a.example.com, b.example.com", "CSRF_TRUSTED_ORIGINS": " https://a "}
+
+    found = value(run, code, **PRODUCTION | lists)
+
+    assert found == [["a.example.com", "b.example.com"], ["https://a"]]
+
+
 @pytest.mark.parametrize("networks", ["10.0.0.1/8", "10.0.0.0/8,everybody", "*"])
 def test_what_is_no_network_is_refused(run: Run, networks: str) -> None:
     process = run("", **PRODUCTION, METRICS_NETWORKS=networks)
