@@ -10,6 +10,7 @@ CODE := tests benchmarks docs
 .DEFAULT_GOAL := help
 .PHONY: help demo test canary lint format screenshots
 .PHONY: benchmark benchmark-seeding benchmark-faults benchmark-beat benchmark-history
+.PHONY: benchmark-transport
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -58,6 +59,9 @@ benchmark-beat: $(FETCHED_UV) ## Measure beat at 10,000 and 100,000 schedules, n
 
 benchmark-history: $(FETCHED_UV) ## Measure what the run history costs a worker, and its queries
 	$(UV) run python benchmarks/history.py
+
+benchmark-transport: $(FETCHED_UV) ## Measure how messages are taken from Redis, and kill their consumers
+	$(UV) run python benchmarks/transport.py
 
 $(CURDIR)/.uv/bin/uv:
 	python3 -m venv .uv

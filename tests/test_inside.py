@@ -65,7 +65,13 @@ def test_a_bakes_own_tests_pass_on_sqlite(project: Project) -> None:
     # test_production.py runs all on Postgres.
     elsewhere = [f"--ignore=scheduling/tests/test_{name}.py" for name in ("broker", "health")]
     some = ["application", "scheduling/tests/test_registry.py"]
-    project.run("python", "-m", "pytest", "-q", *(some if project.slug in ("architecture_portal", "a") else elsewhere))
+    project.run(
+        "python",
+        "-m",
+        "pytest",
+        "-q",
+        *(some if project.slug in ("architecture_portal", "a") else elsewhere),
+    )
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])

@@ -35,12 +35,12 @@ def may_pass(error: OSError) -> bool:
 
 @shared_task(
     bind=True,
-    # After about 5, 10, 20, ... seconds, at most 10 minutes, at random within: about an hour.
+    # Within 5, 10, 20, ... seconds, at most 10 minutes, at random: about an hour, at most two.
     autoretry_for=(TemporaryMailError,),
     retry_backoff=5,
     retry_backoff_max=600,
     retry_jitter=True,
-    max_retries=12,
+    max_retries=18,
     default_retry_delay=5,  # seconds, if the process that was sending it was killed
 )
 def send_email_task(

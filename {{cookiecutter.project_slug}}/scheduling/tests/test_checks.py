@@ -92,12 +92,13 @@ def test_beat_schedule_beside_schedules_py(conf: Callable[[str, Any], None]) -> 
 
 
 def test_two_time_zones(settings: Settings) -> None:
-    settings.TIME_ZONE = "Asia/Tokyo"
+    celerys = str(current_app.timezone)
+    settings.TIME_ZONE = "Asia/Tokyo" if celerys != "Asia/Tokyo" else "UTC"
 
     [message] = messages()
 
-    assert f"(scheduling.W005) CELERY_TIMEZONE is {str(current_app.timezone)!r}, " in message
-    assert "TIME_ZONE is 'Asia/Tokyo'" in message
+    assert f"(scheduling.W005) CELERY_TIMEZONE is {celerys!r}, " in message
+    assert f"TIME_ZONE is {settings.TIME_ZONE!r}" in message
 
 
 def test_eager_tasks(conf: Callable[[str, Any], None], monkeypatch: pytest.MonkeyPatch) -> None:
