@@ -216,6 +216,18 @@ def test_what_takes_longer_than_a_soft_shutdown_goes_back_into_the_queue(deploy:
     deploy.wait_until_done(5)
 
 
+def test_what_a_lost_connection_ends_is_done_at_once(deploy: Deploy) -> None:
+    """Not after the visibility timeout: Redis is there, and takes the messages back."""
+    deploy.set_times(soft_shutdown=30, visibility=3600)
+    in_the_middle_of_two(deploy)
+    deploy.mails.hold.unlink()
+
+    with deploy.place.redis.client() as client:
+        client.client_kill_filter(_type="pubsub")
+
+    deploy.wait_until_done(5)
+
+
 def test_a_worker_outlives_a_restart_of_redis_in_the_middle_of_a_task(deploy: Deploy) -> None:
     """The worker has room for another task: it is one that waits for messages that Celery's ends."""
     deploy.set_times(soft_shutdown=30, visibility=5)

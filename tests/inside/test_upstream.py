@@ -16,7 +16,7 @@ import celery
 import django_celery_beat
 import pytest
 from celery import beat as celery_beat
-from celery.worker import consumer, request
+from celery.worker import request
 from django_celery_beat import schedulers
 from django_celery_beat.models import PeriodicTask
 from kombu.transport import redis, virtual
@@ -41,7 +41,6 @@ RELIED_ON = {
     redis.QoS._remove_from_indices: "a84efd1d1c57",
     virtual.Channel.basic_consume: "fa05efb18746",
     request.Request.maybe_expire: "f68220e2b2d3",
-    consumer.Consumer.on_connection_error_after_connected: "358bc1488577",
 }
 
 

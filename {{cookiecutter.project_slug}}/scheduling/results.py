@@ -140,6 +140,11 @@ def write(records: Iterable[Record]) -> None:
             unique_fields=["result"],
             update_fields=["finished_at", "retries"],
         )
+        # A process that was killed before it wrote its start: the next try's is the first.
+        started = {run.pk: run.started_at for run in runs if run.started_at}
+        for run in Run.objects.filter(pk__in=started, started_at=None):
+            run.started_at = started[run.pk]
+            run.save(update_fields=["started_at"])
 
 
 class Recorder(Thread):

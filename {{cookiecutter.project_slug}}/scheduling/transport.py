@@ -7,30 +7,31 @@ cannot wait for a message; where there was none, BLMOVE does, and puts it back w
 """
 
 # kombu's stubs show its public part only:
-# mypy: disable-error-code="attr-defined, assignment, operator"
+# mypy: disable-error-code="attr-defined, assignment, misc, operator"
 
 from queue import Empty
-from time import monotonic, time
+from time import monotonic, sleep, time
 from typing import Any
 
 from kombu.transport import redis, virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
+from redis.exceptions import OutOfMemoryError
 
 # KEYS: what is not acknowledged, its index by time, the queues. ARGV: now, in seconds since 1970.
-# Written as kombu's QoS.append writes it; a full Redis (allow-oom, since Redis 7) can be emptied.
+# Noted as kombu's QoS.append does it. A full Redis can be emptied: allow-oom, since Redis 7.
 TAKE = """#!lua flags=allow-oom
 for i = 3, #KEYS do
     local message = redis.call("RPOP", KEYS[i])
     if message then
-        pcall(function()  -- what is no message of kombu's is for kombu to refuse
+        local noted = pcall(function()  -- else kombu notes it, or refuses it
             local properties = cjson.decode(message).properties
             local tag, to = properties.delivery_tag, properties.delivery_info
             local names = cjson.encode({to.exchange, to.routing_key})
             redis.call("HSET", KEYS[1], tag, "[" .. message .. "," .. names:sub(2))
             redis.call("ZADD", KEYS[2], ARGV[1], tag)
         end)
-        return {KEYS[i], message}
+        return {KEYS[i], message, noted}
     end
 end
 """
@@ -38,26 +39,45 @@ end
 
 class QoS(redis.QoS):
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Count a message as delivered; the script has written the rest, unless it was got alone."""
+        """Count a message as delivered, and note it unless the script has."""
         base = virtual.QoS if delivery_tag == self.channel.taken else redis.QoS
         base.append(self, message, delivery_tag)
+
+    def _remove_from_indices(self, delivery_tag: str, pipe: Any = None) -> Any:
+        if pipe:
+            return super()._remove_from_indices(delivery_tag, pipe)
+        with self.channel.conn_or_acquire() as client:
+            pipe = client.pipeline(transaction=False)  # a full Redis refuses whatever is in a MULTI
+        return pipe.hdel(self.unacked_key, delivery_tag).zrem(self.unacked_index_key, delivery_tag)
 
 
 class Channel(redis.Channel):
     QoS = QoS
-    taken = ""  # the tag of the message that the script took last
+    taken = ""  # the tag of a message that the script has noted, while it is delivered
     waiting = False  # for a message, in place of taking one
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.params: dict[bool, dict[str, Any]] = {}
+        super().__init__(*args, **kwargs)
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        """As they were at first. A worker that has lost its connection puts its messages back when
+        it has let go of what has the parameters, and would end (Celery 5.7)."""
+        if asynchronous not in self.params:
+            self.params[asynchronous] = super()._connparams(asynchronous)
+        return dict(self.params[asynchronous])
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         queues = self._queue_cycle.consume(len(self.active_queues))
         if not queues:
             return
         keys = [self._q_for_pri(queue, step) for step in self.priority_steps for queue in queues]
+        keys = [
+            self.global_keyprefix + key for key in (self.unacked_key, self.unacked_index_key, *keys)
+        ]
         if self.waiting:
-            end = timeout or self.brpop_timeout
-            command = ["BLMOVE", keys[0], keys[0], "RIGHT", "RIGHT", end]
+            command = ["BLMOVE", keys[2], keys[2], "RIGHT", "RIGHT", timeout or self.brpop_timeout]
         else:
-            keys = [self.unacked_key, self.unacked_index_key, *keys]
             command = ["EVAL", TAKE, len(keys), *keys, time()]
         self._in_poll = self.client.connection
         self._brpop_sent_at = monotonic()
@@ -65,24 +85,34 @@ class Channel(redis.Channel):
 
     def _brpop_read(self, **options: Any) -> bool:
         connection = self.client.connection
+        waited, self.waiting = self.waiting, False
         try:
             try:
                 reply = self.client.parse_response(connection, "EVAL", **options)
             except self.connection_errors:
                 connection.disconnect()
                 raise
-            waited, self.waiting = self.waiting, not self.waiting and not reply
-            if waited or not reply:
+            except OutOfMemoryError:  # a full Redis refuses BLMOVE
+                sleep(self.brpop_timeout)
+                reply = None
+            if waited:
                 raise Empty
-            key, text = map(bytes_to_str, reply)
-            queue, message = key.rsplit(self.sep, 1)[0], loads(text)
+            if not reply:
+                self.waiting = True
+                raise Empty
+            key, text, noted = reply
+            queue = bytes_to_str(key).removeprefix(self.global_keyprefix).rsplit(self.sep, 1)[0]
+            message = loads(bytes_to_str(text))
+            tag = message["properties"]["delivery_tag"]
             self._queue_cycle.rotate(queue)
-            self.taken = message["properties"]["delivery_tag"]
+            # What no consumer wants is sent back by any channel.
+            self.taken = tag if noted and queue in self.connection._callbacks else ""
             self.connection._deliver(message, queue)
-            if self.taken not in self.qos._delivered:  # nobody will acknowledge it
-                self.qos._remove_from_indices(self.taken).execute()
+            if self.taken and tag not in self.qos._delivered:  # nobody will acknowledge it
+                self.qos._remove_from_indices(tag).execute()
             return True
         finally:
+            self.taken = ""
             self._in_poll = None
             self._flush_brpop_reauth()
 

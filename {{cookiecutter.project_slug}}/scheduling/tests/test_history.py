@@ -119,6 +119,16 @@ def test_a_run_that_has_ended_is_not_retried_or_started_later(ended: str) -> Non
     assert (run.state, run.retries, run.took) == (ended, 1, SECOND)
 
 
+def test_a_run_whose_first_start_was_not_written_started_with_the_next_try() -> None:
+    """Its process was killed, and the worker's main process wrote that it is retried."""
+    store("Nightly", NOON, "RETRY")
+    store("Nightly", NOON, "STARTED", "SUCCESS", retries=1, late=MINUTE)
+
+    [run] = history.read(Run.objects.all())
+
+    assert (run.state, run.late, run.took) == ("SUCCESS", MINUTE, SECOND)
+
+
 def test_a_run_that_has_ended_may_end_anew() -> None:
     """It was delivered again, as its worker died before it had acknowledged it."""
     store("Nightly", NOON, "STARTED", "SUCCESS")

@@ -17,8 +17,13 @@ QUEUES = [Queue(name, Exchange("tests"), name) for name in ("first", "second")]
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[Any]:
-    with Connection(broker.url(tmp_path)) as connection:
+def options() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def connection(tmp_path: Path, options: dict[str, Any]) -> Iterator[Any]:
+    with Connection(broker.url(tmp_path), transport_options=options) as connection:
         connection.connect()
         yield connection
     broker.stop_if_idle(tmp_path)
@@ -71,14 +76,12 @@ def test_replies_are_not_kept_for_an_acknowledgement(connection: Any, server: Re
     assert unacknowledged(server) == (0, 0)
 
 
-@pytest.mark.parametrize("options", [{}, {"priority": 9}, {"queue": QUEUES[1]}])
-def test_one_that_waits_gets_what_comes(
-    connection: Any, options: dict[str, Any], server: Redis
-) -> None:
+@pytest.mark.parametrize("to", [{}, {"priority": 9}, {"queue": QUEUES[1]}])
+def test_one_that_waits_gets_what_comes(connection: Any, to: dict[str, Any], server: Redis) -> None:
     def put_when_waiting() -> None:
         while not any("blmove" in client["cmd"] for client in server.client_list()):
             time.sleep(0.01)
-        put(other, "awaited", **options)
+        put(other, "awaited", **to)
 
     with connection.clone() as other:
         thread = threading.Thread(target=put_when_waiting)
@@ -128,7 +131,7 @@ def test_a_full_consumer_takes_nothing(connection: Any, server: Redis) -> None:
             assert unacknowledged(server) == (1, 1)
 
 
-def test_a_full_server_can_be_emptied(connection: Any, server: Redis) -> None:
+def test_a_full_server_can_be_emptied_and_waited_for(connection: Any, server: Redis) -> None:
     taken: list[Any] = []
 
     def receive(body: Any, message: Any) -> None:
@@ -142,6 +145,44 @@ def test_a_full_server_can_be_emptied(connection: Any, server: Redis) -> None:
             put(connection, "refused")
         while len(taken) < 2:
             connection.drain_events(timeout=10)
+        assert unacknowledged(server) == (0, 0)
+        with pytest.raises(TimeoutError):
+            connection.drain_events(timeout=1)
+        server.config_set("maxmemory", 0)
+        put(connection, "third")
+        connection.drain_events(timeout=10)
+    assert taken == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize("options", [{"global_keyprefix": "portal:"}])
+def test_keys_may_have_a_prefix(connection: Any, server: Redis) -> None:
+    put(connection, "prefixed", queue=QUEUES[1])
+    assert server.llen("portal:second") == 1
+    assert take(connection, 1) == ["prefixed"]
+    assert server.keys("*unacked*") == []
+
+
+def test_what_the_script_cannot_note_is_noted_all_the_same(connection: Any, server: Redis) -> None:
+    """Half a character, which is JSON as Python writes it, and none as Redis reads it."""
+    put(connection, "odd", headers={"name": "\ud800"})
+    with connection.channel() as channel:
+        with Consumer(channel, QUEUES, callbacks=[lambda body, message: None]):
+            connection.drain_events(timeout=10)
+            assert unacknowledged(server) == (1, 1)
+
+
+def test_what_is_not_acknowledged_goes_back_when_the_connection_is_lost(
+    connection: Any, server: Redis
+) -> None:
+    """As a worker ends a connection: it lets go of it first."""
+    put(connection, "kept")
+    with connection.clone() as lost:
+        Consumer(lost.channel(), QUEUES, callbacks=[lambda body, message: None]).consume()
+        lost.drain_events(timeout=10)
+        server.client_kill_filter(_type="normal", skipme=True)
+        lost.collect()
+    assert unacknowledged(server) == (0, 0)
+    assert take(connection, 1) == ["kept"]
 
 
 def test_what_is_no_message_stands_in_nobodys_way(connection: Any, server: Redis) -> None:
