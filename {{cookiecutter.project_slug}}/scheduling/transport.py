@@ -95,10 +95,8 @@ class Channel(redis.Channel):
             except OutOfMemoryError:  # a full Redis refuses BLMOVE
                 sleep(self.brpop_timeout)
                 reply = None
-            if waited:
-                raise Empty
-            if not reply:
-                self.waiting = True
+            if waited or not reply:
+                self.waiting = not waited
                 raise Empty
             key, text, noted = reply
             queue = bytes_to_str(key).removeprefix(self.global_keyprefix).rsplit(self.sep, 1)[0]
