@@ -10,7 +10,7 @@ from typing import Any
 
 from celery import current_app
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path, resolve
@@ -74,6 +74,23 @@ class Look(Thread):
 looks: dict[str, Look] = {}  # the last of each; one that hangs is not joined by more
 
 
+def look(*checks: Callable[[], None]) -> dict[str, str]:
+    """The answer of each check, by its name, within ``SECONDS``."""
+    deadline = time.monotonic() + SECONDS
+    for check in checks:
+        name = check.__name__
+        if name not in looks or not looks[name].is_alive():
+            looks[name] = Look(check)
+    answers = {}
+    for check in checks:
+        last = looks[check.__name__]
+        last.join(max(0, deadline - time.monotonic()))
+        answers[check.__name__] = last.answer
+        if last.answer != "ok":
+            logger.warning("health: %s: %s", check.__name__, last.error)
+    return answers
+
+
 @never_cache
 @require_safe
 def live(request: HttpRequest) -> HttpResponse:
@@ -85,17 +102,7 @@ def live(request: HttpRequest) -> HttpResponse:
 @require_safe
 def ready(request: HttpRequest) -> HttpResponse:
     """200 if the database and the broker can be used, else 503, within ``SECONDS``."""
-    deadline = time.monotonic() + SECONDS
-    for check in (database, broker):
-        name = check.__name__
-        if name not in looks or not looks[name].is_alive():
-            looks[name] = Look(check)
-    answers = {}
-    for name, look in looks.items():
-        look.join(max(0, deadline - time.monotonic()))
-        answers[name] = look.answer
-        if answers[name] != "ok":
-            logger.warning("health: %s: %s", name, look.error)
+    answers = look(database, broker)
     return JsonResponse(answers, status=200 if set(answers.values()) == {"ok"} else 503)
 
 
@@ -149,11 +156,10 @@ def _seconds(length: timedelta) -> float:
 @require_safe
 def schedules(request: HttpRequest) -> HttpResponse:
     """200 if the schedules are kept, else 503. Whoever may read the metrics is told names too."""
-    try:
-        told, is_well = kept(timezone.now(), with_names=may_read(request))
-    except DatabaseError as error:
-        logger.warning("health: database: %s", error)
-        told, is_well = {"database": type(error).__name__}, False
+    answers = look(database)
+    if answers["database"] != "ok":
+        return JsonResponse(answers, status=503)
+    told, is_well = kept(timezone.now(), with_names=may_read(request))
     return JsonResponse(told, status=200 if is_well else 503)
 
 

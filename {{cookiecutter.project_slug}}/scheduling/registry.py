@@ -27,7 +27,7 @@ def by_file() -> Iterator[tuple[str, Schedule]]:
             module = import_module(f"{app.name}.schedules")
         except ImproperlyConfigured as error:
             if "ephem" in str(error):  # celery.schedules.solar needs it, and does not say how
-                error.add_note("Install ephem: uv sync --extra solar")
+                error.add_note("Install ephem: uv sync --no-dev --all-extras")
             raise
         for schedule in module.schedules:
             if not isinstance(schedule, Schedule):

@@ -48,15 +48,20 @@ def is_mail_server(url: str) -> None:
 
 def is_broker(url: str) -> None:
     """Refuse what Celery would take, and then keep no promise with."""
-    scheme = urlsplit(url).scheme.partition("+")[0]
+    parts = urlsplit(url)
+    scheme = parts.scheme.partition("+")[0]
     if scheme not in ("redis", "rediss", "amqp", "amqps") and (url or not DEBUG):
         raise ValidationError("Must be a URL: redis://, rediss://, amqp:// or amqps://.")
+    try:
+        parts.port  # noqa: B018
+    except ValueError as error:
+        raise ValidationError(f"{error}.") from None
 
 
 def needs_sentry(dsn: str) -> None:
     """Refuse to drop errors silently."""
     if dsn and not find_spec("sentry_sdk"):
-        raise ValidationError("Needs the extra: uv sync --no-dev --extra sentry.")
+        raise ValidationError("Needs the extra: uv sync --no-dev --all-extras.")
 
 
 def are_networks(texts: list[str]) -> None:

@@ -136,6 +136,8 @@ def test_a_database_that_is_away_is_named_and_its_url_is_not(
     assert "refused" in caplog.text
     assert "secret" not in caplog.text
     assert client.get("/health/live").status_code == 200
+    response = client.get("/health/schedules")
+    assert (response.status_code, response.json()) == (503, {"database": "OperationalError"})
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss", "amqp", "amqps"])
@@ -166,5 +168,6 @@ def test_a_database_that_hangs_holds_up_one_thread_however_many_probes_come(
     assert client.get("/health/ready").json() == {"database": NOTHING, "broker": "ok"}
     waiting = health.looks["database"]
     assert client.get("/health/ready").json() == {"database": NOTHING, "broker": "ok"}
+    assert client.get("/health/schedules").json() == {"database": NOTHING}
 
     assert health.looks["database"] is waiting

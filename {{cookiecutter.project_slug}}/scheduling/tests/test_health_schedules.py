@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import time_machine
 from celery import current_app
-from django.db import OperationalError, connection
+from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django_celery_beat.models import PeriodicTask
@@ -192,17 +192,6 @@ def test_of_many_the_first_twenty_are_named_the_longest_overdue_first(
     assert names == [f"Number {number}" for number in range(29, 9, -1)]
     assert len(told["failing"]["first"]) == 20
     assert len(queries) == 7
-
-
-def test_without_the_database_it_is_an_alarm_and_no_crash(client: Client) -> None:
-    def is_away(*args: Any) -> None:
-        raise OperationalError("postgres://ada:secret@db.example.com is away")
-
-    with connection.execute_wrapper(is_away):
-        response = client.get(URL)
-
-    assert response.status_code == 503
-    assert response.json() == {"database": "OperationalError"}
 
 
 def test_it_is_read_and_never_kept(client: Client) -> None:

@@ -62,4 +62,4 @@ def test_a_solar_event_without_ephem_says_what_to_install(
     with pytest.raises(ImproperlyConfigured) as raised:
         registry.declared()
 
-    assert raised.value.__notes__ == ["Install ephem: uv sync --extra solar"]
+    assert raised.value.__notes__ == ["Install ephem: uv sync --no-dev --all-extras"]

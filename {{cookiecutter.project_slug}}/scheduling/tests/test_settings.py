@@ -182,14 +182,14 @@ def test_production_takes_no_default_of_development(run: Run, name: str, text: s
         ("CELERY_BROKER_URL", "redis.example.com"),
         ("CELERY_BROKER_URL", "memory://"),
         ("CELERY_BROKER_URL", "sqs://"),
+        ("CELERY_BROKER_URL", "redis://127.0.0.1:many/0"),
     ],
 )
 @pytest.mark.parametrize("debug", ["true", "false"])
-def test_a_url_of_another_kind_is_refused(run: Run, name: str, text: str, debug: str) -> None:
+def test_what_is_no_url_of_its_kind_is_refused(run: Run, name: str, text: str, debug: str) -> None:
     process = run("", **PRODUCTION | {name: text, "DEBUG": debug})
 
-    message = process.stderr.partition("ImproperlyConfigured: ")[2]
-    assert f"  {name}: Must be a URL" in message
+    assert f"  {name}: " in process.stderr.partition("ImproperlyConfigured: ")[2]
 
 
 def test_blanks_in_a_list_are_none_of_its_items(run: Run) -> None:
@@ -299,7 +299,7 @@ def test_a_dsn_without_sentrys_package_is_refused(run: Run, tmp_path: Path) -> N
     process = run("", **PRODUCTION, SENTRY_DSN=SENTRY_DSN, PYTHONPATH=path)
 
     assert process.returncode != 0
-    assert "  SENTRY_DSN: Needs the extra: uv sync --no-dev --extra sentry." in process.stderr
+    assert "  SENTRY_DSN: Needs the extra: uv sync --no-dev --all-extras." in process.stderr
 
 
 @pytest.mark.parametrize(
