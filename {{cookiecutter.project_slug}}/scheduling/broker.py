@@ -216,7 +216,7 @@ class StartsServer:
 
 class Channel(transport.Channel):
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        params: dict[str, Any] = super()._connparams(asynchronous)
+        params = super()._connparams(asynchronous)
         bases = (StartsServer, params["connection_class"])
         return params | {"connection_class": type("Connection", bases, {})}
 

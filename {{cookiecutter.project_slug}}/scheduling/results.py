@@ -112,17 +112,14 @@ def write(records: Iterable[Record]) -> None:
     kept = ("id", "task_id", "date_created", "date_started")
     changing = [field.name for field in TaskResult._meta.fields if field.name not in kept]
     with transaction.atomic():
-        if any(result.status not in states.READY_STATES for result, _ in found):
+        going = {result.task_id for result, _ in found if result.status not in FINISHED}
+        if going:
             # Only a row that exists can be locked until it is written.
             TaskResult.objects.bulk_create([result for result, _ in found], ignore_conflicts=True)
             rows = TaskResult.objects.select_for_update().filter(task_id__in=last)
-            stored = dict(rows.order_by("task_id").values_list("task_id", "status"))
-            found = [
-                (result, run)
-                for result, run in found
-                if result.status in states.READY_STATES
-                or stored[result.task_id] not in states.READY_STATES
-            ]
+            stored = rows.order_by("task_id").values_list("task_id", "status")
+            ended = {task_id for task_id, status in stored if status in FINISHED}
+            found = [(result, run) for result, run in found if result.task_id not in going & ended]
         TaskResult.objects.bulk_create(
             [result for result, _ in found],
             update_conflicts=True,

@@ -65,7 +65,7 @@ class Channel(redis.Channel):
         it has let go of what has the parameters, and would end (Celery 5.7)."""
         if asynchronous not in self.params:
             self.params[asynchronous] = super()._connparams(asynchronous)
-        return dict(self.params[asynchronous])
+        return self.params[asynchronous]
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         queues = self._queue_cycle.consume(len(self.active_queues))

@@ -86,7 +86,7 @@ database = env.dj_db_url(
     conn_health_checks=True,  # ... and survive a restart of the database
 )
 cache = env.dj_cache_url("CACHE_URL", default="locmem://")
-env.str("EMAIL_URL", default="dummy://", validate=is_mail_server)
+env.str("EMAIL_URL", default="", validate=is_mail_server)
 email = env.dj_email_url("EMAIL_URL", default="console://" if DEBUG else "smtp://localhost:25")
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default=MAINTAINER)
 BEHIND_PROXY = env.bool("BEHIND_PROXY", default=False)

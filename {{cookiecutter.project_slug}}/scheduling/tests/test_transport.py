@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def put(connection: Any, *bodies: Any, queue: Queue = QUEUES[0], **options: Any)
             producer.publish(body, declare=[queue], routing_key=queue.name, **options)
 
 
-def take(connection: Any, count: int, no_ack: bool = False) -> list[Any]:
+@contextmanager
+def consumer(connection: Any, no_ack: bool = False) -> Iterator[list[Any]]:
     """What a consumer gets of all queues; it has one message at a time."""
     taken: list[Any] = []
 
@@ -54,8 +56,13 @@ def take(connection: Any, count: int, no_ack: bool = False) -> list[Any]:
     with connection.channel() as channel:
         channel.basic_qos(0, 1, False)
         with Consumer(channel, QUEUES, callbacks=[receive], no_ack=no_ack):
-            while len(taken) < count:
-                connection.drain_events(timeout=10)
+            yield taken
+
+
+def take(connection: Any, count: int, no_ack: bool = False) -> list[Any]:
+    with consumer(connection, no_ack) as taken:
+        while len(taken) < count:
+            connection.drain_events(timeout=10)
     return taken
 
 
@@ -132,14 +139,8 @@ def test_a_full_consumer_takes_nothing(connection: Any, server: Redis) -> None:
 
 
 def test_a_full_server_can_be_emptied_and_waited_for(connection: Any, server: Redis) -> None:
-    taken: list[Any] = []
-
-    def receive(body: Any, message: Any) -> None:
-        taken.append(body)
-        message.ack()
-
     put(connection, "first", "second")
-    with connection.channel() as channel, Consumer(channel, QUEUES, callbacks=[receive]):
+    with consumer(connection) as taken:
         server.config_set("maxmemory", 1)
         with pytest.raises(OutOfMemoryError):
             put(connection, "refused")
