@@ -1,0 +1,49 @@
+"""What a worker adds to each task: its due time, how late it starts, a working connection."""
+
+import logging
+from datetime import datetime
+from typing import Any
+
+from celery.signals import task_postrun, task_prerun, task_revoked
+from django.db import close_old_connections
+from django.utils import timezone
+
+from scheduling.conf import conf
+
+logger = logging.getLogger(__name__)
+
+
+@task_prerun.connect
+def note_due_time(task: Any, **kwargs: Any) -> None:
+    """Set ``self.request.scheduled_for``: when the run was due; None if beat did not send it.
+
+    Log a run that starts more than LATE_AFTER seconds late.
+    """
+    text = (task.request.headers or {}).get("scheduled_for")
+    due = task.request.scheduled_for = text and datetime.fromisoformat(text)
+    if not due or task.request.retries:
+        return
+    late = (timezone.now() - due).total_seconds()
+    if late > conf.LATE_AFTER:
+        name = task.request.headers.get("periodic_task_name")
+        logger.warning("%s, due at %s, starts %.0f s late (%s)", name, due, late, task.request.id)
+
+
+@task_revoked.connect
+def log_expiry(request: Any, expired: bool, **kwargs: Any) -> None:
+    """Log a run that expired before a worker took it up."""
+    headers = request.headers or {}
+    if expired and "scheduled_for" in headers:
+        name, due = headers.get("periodic_task_name"), headers["scheduled_for"]
+        logger.warning("%s, due at %s, was not started: it had expired (%s)", name, due, request.id)
+
+
+@task_prerun.connect
+@task_postrun.connect
+def close_broken_connections(task: Any, **kwargs: Any) -> None:
+    """Close a database connection that is too old or broken, as Django does around each request.
+
+    CELERY_DB_REUSE_MAX in ``defaults`` lets a worker keep the connection otherwise.
+    """
+    if not task.request.is_eager:
+        close_old_connections()

@@ -1,0 +1,67 @@
+"""A beat in the tests' own process and time, on a broker in memory."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from celery import current_app
+from django.utils import timezone
+from kombu import Connection
+from kombu.exceptions import OperationalError
+from kombu.utils.objects import cached_property
+
+from scheduling.beat.due_queue import DueEntry
+from scheduling.beat.scheduler import DatabaseScheduler
+
+
+@dataclass(frozen=True)
+class Sent:
+    name: str
+    due: datetime
+    at: datetime
+    id: str
+
+
+class Beat(DatabaseScheduler):
+    """Sends for real, and keeps what it has sent. Its broker and its commits may be made to fail."""
+
+    def __init__(self, sent: list[Sent] | None = None) -> None:
+        self.sent: list[Sent] = [] if sent is None else sent
+        self.broker_is_away, self.refused = False, 0
+        self.before_commit: Callable[[], None] = lambda: None
+        super().__init__(current_app)
+
+    @cached_property
+    def connection(self) -> Connection:
+        return Connection("memory://")
+
+    def apply_async(self, entry: Any, **kwargs: Any) -> Any:
+        result = super().apply_async(entry, **kwargs)
+        due = datetime.fromisoformat(entry.options["headers"]["scheduled_for"])
+        self.sent.append(Sent(entry.name, due, timezone.now(), result.id))
+        return result
+
+    def send_task(self, *args: Any, **kwargs: Any) -> Any:
+        if self.broker_is_away:
+            self.refused += 1
+            raise OperationalError("The broker is away.")
+        return super().send_task(*args, **kwargs)
+
+    def _ensure_connected(self) -> Any:
+        if self.broker_is_away:
+            self.refused += 1
+            raise OperationalError("The broker is away.")
+        return super()._ensure_connected()
+
+    def _mark(self, published: list[DueEntry]) -> None:
+        super()._mark(published)
+        self.before_commit()
+
+    def run(self) -> float:
+        """Look for changes and do all that is due; returns the pause that it asks for."""
+        self.queue.next_poll = 0.0
+        pause = self.tick()
+        while not pause:
+            pause = self.tick()
+        return pause

