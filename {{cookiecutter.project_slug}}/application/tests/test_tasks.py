@@ -156,7 +156,7 @@ def test_a_malformed_recipient_fails_without_an_attempt(mailbox: Mailbox, recipi
     result = send_email_task.apply(args=(recipient,))
 
     assert isinstance(result.result, PermanentMailError)
-    assert str(result.result) == f"{recipient!r} is no e-mail address"
+    assert str(result.result) == f"{recipient!r} is not an e-mail address"
     assert mailbox.attempts == 0
 
 
