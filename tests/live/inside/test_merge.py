@@ -1,6 +1,6 @@
 """Whatever code, operators and seedings do, in whatever order: the design's table holds.
 
-Runs in a generated service. The oracle below knows nothing of scheduling/seed.py: it keeps what
+Runs among the engine's tests. The oracle below knows nothing of scheduling/sync: it keeps what
 code declares, what it declared at the last seeding, and what is in the rows.
 """
 
@@ -23,9 +23,11 @@ from django_celery_beat.models import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scheduling.declare.schedule import Schedule
 from scheduling.models import Declaration
-from scheduling.schedule import Schedule
-from scheduling.seed import plan, report, seed, stored
+from scheduling.sync.apply import seed
+from scheduling.sync.plan import plan, stored
+from scheduling.sync.report import report
 
 NAMES = ["Backup", "Report", "Reminder"]
 NEW_YEAR = datetime(2100, 1, 1, tzinfo=UTC)

@@ -1,102 +1,33 @@
 """`cruft update` in a service that a team has worked on: from each release, and from today on."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from conftest import TEMPLATE, Project, unavailable
+from tests.harness.project import ENGINE, OUTPUT, TEMPLATE, Project
+from tests.harness.repository import CRUFT, TAGS, Repository, working_tree
+from tests.harness.services import unavailable
 
 ANSWERS = {
     "project_name": 'Café "Portal" {% x %} \\ 🚀',
     "project_slug": "cafe",
     "timezone": "Asia/Tokyo",
 }
-GENERATES = ("cookiecutter.json", "hooks", "{{cookiecutter.project_slug}}")
-CRUFT = (sys.executable, "-m", "cruft")
 NEXT = "2099.1.1"
 RELEASES = re.findall(r"(?m)^## (\S+)$", (TEMPLATE / "CHANGELOG.md").read_text())
-TAGS = subprocess.run(
-    ["git", "tag"], cwd=TEMPLATE, capture_output=True, text=True, check=False
-).stdout.split()
 # "today" is the working tree. The latest release has no tag while it is being prepared.
 STARTS = ["today", *(v for v in RELEASES if v in TAGS or v != RELEASES[0])]
-
-
-@dataclass
-class Repository:
-    path: Path
-
-    def git(self, *arguments: str, check: bool = True) -> str:
-        return self.run("git", *arguments, check=check).stdout
-
-    def cruft(self, *arguments: str) -> str:
-        """What cruft prints; its failure fails the test."""
-        done = self.run(*CRUFT, *arguments)
-        return done.stdout + done.stderr
-
-    def run(self, *command: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
-        identity = {
-            f"GIT_{who}_{what}": "test@example.com"
-            for who in ("AUTHOR", "COMMITTER")
-            for what in ("NAME", "EMAIL")
-        }
-        done = subprocess.run(
-            command,
-            cwd=self.path,
-            env=os.environ
-            | identity
-            | {"GIT_CONFIG_GLOBAL": os.devnull, "COOKIECUTTER_CONFIG": os.devnull},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert not check or done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        return done
-
-    def commit(self, message: str) -> None:
-        self.git("add", "--all")
-        self.git("commit", "--quiet", "--message", message)
-
-    def write(self, name: str, text: str) -> None:
-        file = self.path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-
-    def read(self, name: str) -> str:
-        return (self.path / name).read_text()
-
-    def replace(self, name: str, old: str, new: str) -> None:
-        text = self.read(name)
-        assert text.count(old) == 1, f"{name} has {text.count(old)} times {old!r}"
-        self.write(name, text.replace(old, new))
 
 
 @pytest.fixture
 def template(tmp_path: Path) -> Repository:
     """The template's releases, and the working tree as their next commit."""
-    template = Repository(tmp_path / "template")
-    template.path.mkdir()
-    template.git("init", "--quiet", "--initial-branch=main")
-    if TAGS:
-        template.git(
-            "fetch", "--quiet", "--update-shallow", str(TEMPLATE), "refs/tags/*:refs/tags/*"
-        )
-    for name in GENERATES:
-        source, copy = TEMPLATE / name, template.path / name
-        if source.is_dir():
-            shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, copy)
-    template.commit("Today")
+    template = working_tree(tmp_path / "template")
     template.git("tag", "today")
     return template
 
@@ -176,22 +107,26 @@ def work(service: Repository, project: Project) -> None:
 
 def release(template: Repository) -> None:
     """The next release: it changes, adds and removes files, also those that the team has changed."""
-    inside = Repository(template.path / GENERATES[-1])
+    inside = Repository(template.path / OUTPUT.name)
     version = json.loads(template.read("cookiecutter.json"))["_version"]
     template.replace("cookiecutter.json", f'"_version": "{version}"', f'"_version": "{NEXT}"')
-    inside.replace("application/tasks.py", "the same may succeed later", "a later try may succeed")
+    inside.replace(
+        "application/tasks.py", "sent; a retry may succeed", "sent; a later try may succeed"
+    )
     settings = "{{cookiecutter.project_slug}}/settings.py"
     inside.replace(
         settings, "\nCELERY_TIMEZONE", "\nCELERY_WORKER_POOL = 'prefork'\nCELERY_TIMEZONE"
     )
     asgi = "{{cookiecutter.project_slug}}/asgi.py"
     inside.write(asgi, inside.read(asgi) + "# changed\n")
-    inside.replace("pyproject.toml", '"celery[redis]~=5.7.0"', '"celery[redis]>=5.7.1,<5.8"')
+    pyproject = "{{cookiecutter.__pyproject}}.toml"
+    inside.replace(pyproject, '"django-axes>=8.3,<9"', '"django-axes>=8.3.1,<9"')
     inside.replace("README.md", "\n## Start\n", "\n## The start\n")
-    last = max(file.stem for file in (inside.path / "scheduling/migrations").glob("0*.py"))
-    inside.write("scheduling/migrations/0999_next.py", MIGRATION.format(last=last))
-    inside.write("scheduling/added.py", "")
-    inside.git("rm", "--quiet", "scheduling/tests/test_words.py")
+    migrations = f"{ENGINE}/scheduling/migrations"
+    last = max(file.stem for file in (inside.path / migrations).glob("0*.py"))
+    inside.write(f"{migrations}/0999_next.py", MIGRATION.format(last=last))
+    inside.write(f"{ENGINE}/scheduling/added.py", "")
+    inside.git("rm", "--quiet", f"{ENGINE}/tests/test_formatting.py")
     template.commit("The next release")
 
 
@@ -231,10 +166,10 @@ def test_an_update_merges_with_what_a_team_has_done(
     # ... and so is the release ...
     assert "a later try may succeed" in service.read("application/tasks.py")
     assert "CELERY_WORKER_POOL = 'prefork'" in service.read("cafe/settings.py")
-    assert '"celery[redis]>=5.7.1,<5.8"' in service.read("pyproject.toml")
+    assert '"django-axes>=8.3.1,<9"' in service.read("pyproject.toml")
     assert "## The start" in service.read("README.md")
-    assert (service.path / "scheduling/added.py").exists()
-    assert not (service.path / "scheduling/tests/test_words.py").exists()
+    assert (service.path / ENGINE / "scheduling/added.py").exists()
+    assert not (service.path / ENGINE / "tests/test_formatting.py").exists()
     assert versions(service) == (NEXT, NEXT)
     answers = json.loads(service.read(".cruft.json"))["context"]["cookiecutter"]
     assert {name: answers[name] for name in ANSWERS} == ANSWERS
@@ -252,7 +187,7 @@ def test_a_conflict_is_said_and_nothing_of_either_side_is_lost(
 ) -> None:
     """Git merges with what was generated, if it was committed; else what does not fit is apart."""
     service = create()
-    service.replace("application/tasks.py", "the same may succeed later", "we try again")
+    service.replace("application/tasks.py", "sent; a retry may succeed", "sent; we try again")
     service.git("commit", "--quiet", "--all", "--message", "Work")
     if first_commit == "edited":  # or the history was squashed, or is shallow
         shutil.rmtree(service.path / ".git")
@@ -314,8 +249,9 @@ def test_a_service_that_cookiecutter_made_can_be_linked_and_updated(
     service.cruft("check")
 
 
-def test_the_version_is_that_of_the_changelog() -> None:
+def test_the_version_is_that_of_the_changelog_and_of_the_engine() -> None:
     version = json.loads((TEMPLATE / "cookiecutter.json").read_text())["_version"]
+    engine = tomllib.loads((OUTPUT / ENGINE / "pyproject.toml").read_text())["project"]
 
-    assert version == RELEASES[0]
+    assert version == engine["version"] == RELEASES[0]
     assert re.fullmatch(r"20\d\d\.([1-9]|1[0-2])\.[1-9]\d*", version)

@@ -10,25 +10,15 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-import arena
-from arena import wait_for
-from mails import MailServer, task_of
+from tests.harness.faults import Arena
+from tests.harness.mails import MailServer, task_of
+from tests.harness.processes import wait_for
 
-pytestmark = pytest.mark.xdist_group("arena")
-NOTE_TASK = '''
-
-@shared_task(bind=True)
-def note_task(self, name: str, file: str) -> None:
-    """Appends which run it is, and when beat sent it: another time if it sent it twice."""
-    run = name, str(self.request.scheduled_for.timestamp()), self.request.headers["queued_at"]
-    with open(file, "a") as opened:
-        opened.write(" ".join(run) + "\\n")
-'''
+pytestmark = pytest.mark.xdist_group("deploys")
 SEND = """
 import time, uuid
 from application.tasks import send_email_task
@@ -48,44 +38,35 @@ for n in range({first}, {first} + {count}):
 class Deploy:
     """An arena's service with a mail server, and the workers that were started in it."""
 
-    def __init__(self, place: arena.Arena, folder: Path) -> None:
+    def __init__(self, place: Arena, folder: Path) -> None:
         self.place, self.folder = place, folder
         self.workers: list[subprocess.Popen[bytes]] = []
-        self.mails = MailServer(place.venv / "bin/python", folder)
+        self.mails = MailServer(place.project.venv / "bin/python", folder)
         place.env["EMAIL_URL"] = self.mails.url
 
     def set_times(self, soft_shutdown: int, visibility: int) -> None:
         """Seconds, in place of the settings' longer ones."""
-        settings = self.place.service / "architecture_portal/settings.py"
-        text = settings.read_text()
-        for pattern, seconds in (
-            (r"(?m)^(CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = )\d+", soft_shutdown),
-            (r'("visibility_timeout": )\d+', visibility),
-        ):
-            text, count = re.subn(pattern, rf"\g<1>{seconds}", text)
-            assert count == 1, pattern
-        settings.write_text(text)
+        with (self.place.project.path / "architecture_portal/settings.py").open("a") as settings:
+            settings.write(
+                f"CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = {soft_shutdown}\n"
+                f'CELERY_BROKER_TRANSPORT_OPTIONS["visibility_timeout"] = {visibility}\n'
+            )
 
     def start_worker(self, **env: str) -> "subprocess.Popen[bytes]":
         name = f"worker{len(self.workers)}"
-        with (self.folder / f"{name}.log").open("wb") as log:
-            worker = subprocess.Popen(
-                [str(self.place.venv / "bin/celery"), "-A", "architecture_portal", "worker"]
-                + ["--loglevel=info", "--concurrency=2", f"--hostname={name}@%h"],
-                cwd=self.place.service,
-                env=self.place.env | env,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        worker = self.place.start_celery(
+            *("worker", "--loglevel=info", "--concurrency=2", f"--hostname={name}@%h"),
+            log=self.folder / f"{name}.log",
+            **env,
+        )
         self.workers.append(worker)
         return worker
 
     def send(self, count: int, first: int = 0, pause: float = 0) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
-            [str(self.place.venv / "bin/python"), "manage.py", "shell", "-v", "0"]
+            [str(self.place.project.venv / "bin/python"), "manage.py", "shell", "-v", "0"]
             + ["-c", SEND.format(count=count, first=first, pause=pause)],
-            cwd=self.place.service,
+            cwd=self.place.project.path,
             env=self.place.env,
         )
 
@@ -126,21 +107,13 @@ class Deploy:
         self.mails.end()
 
 
-@pytest.fixture(scope="module")
-def shared(
-    make_arena: Callable[[str], AbstractContextManager[arena.Arena]],
-) -> Iterator[arena.Arena]:
-    with make_arena(NOTE_TASK) as made:
-        made.env["CELERY_TASK_DEFAULT_QUEUE"] = "tasks"  # not the one that the arena takes from
-        yield made
-
-
 @pytest.fixture
-def deploy(shared: arena.Arena, tmp_path: Path) -> Iterator[Deploy]:
-    deploy = Deploy(shared, tmp_path)
+def deploy(arena: Arena, tmp_path: Path) -> Iterator[Deploy]:
+    arena.env["CELERY_TASK_DEFAULT_QUEUE"] = "tasks"  # not the one that the arena takes from
+    deploy = Deploy(arena, tmp_path)
     yield deploy
     deploy.end()
-    shared.clear()
+    arena.clear()
 
 
 def in_the_middle_of_two(deploy: Deploy, **env: str) -> "subprocess.Popen[bytes]":
@@ -178,7 +151,7 @@ def test_what_a_killed_process_of_the_pool_had_begun_is_done_at_once(deploy: Dep
 
 
 def test_a_worker_takes_messages_as_no_kill_can_lose_them(deploy: Deploy) -> None:
-    """What that is, the service's own tests say: scheduling/tests/test_transport.py."""
+    """What that is, the service's own tests say: packages/scheduling/tests/broker/test_transport.py."""
     deploy.start_worker()
 
     with deploy.place.redis.client() as client:

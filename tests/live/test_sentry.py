@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
-from test_live import Live, live, wait_for
+from tests.harness.processes import Live, wait_for
 
-__all__ = ["live"]  # a fixture
 SCHEDULES = """
 from datetime import timedelta
 
-from scheduling.schedule import Schedule
+from scheduling import Schedule
 
 minute = timedelta(minutes=1)
 schedules = [
@@ -81,7 +80,7 @@ def test_sentry_hears_of_errors_and_of_each_run(live: Live, sentry: Sentry) -> N
         "SENTRY_ENVIRONMENT": "staging",
         "LATE_AFTER": "-1",
     }
-    live.project.run("python", "manage.py", "migrate", env=live.env)
+    live.migrate()
     live.python(MAKE_DUE)
     worker = live.celery("worker", "--loglevel=info")
     live.celery("beat", "--loglevel=info")

@@ -1,9 +1,6 @@
-"""The probes that the service's README names, asked of what works, what hangs and what has gone."""
+"""The probes of the web, beat and workers, asked of what works, what hangs and what has gone."""
 
-import shutil
 import signal
-import socket
-import subprocess
 import urllib.error
 import urllib.request
 import uuid
@@ -12,17 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from arena import RedisServer
-from conftest import unavailable
-from test_live import Live, live, wait_for
-
-__all__ = ["live"]  # a fixture
+from tests.harness.processes import Live, wait_for
+from tests.harness.services import RedisServer, redis_program, unavailable
 
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis that may be stopped."""
-    if not shutil.which("redis-server") and not shutil.which("valkey-server"):
+    if not redis_program():
         unavailable("No redis-server on the PATH")
     server = RedisServer(tmp_path / "redis")
     server.start()
@@ -31,32 +25,33 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
     server.stop()
 
 
-def command(live: Live, what: str) -> list[str]:
-    """The probe of the service's README, for nodes of this host."""
-    readme = (live.project.path / "README.md").read_text()
-    [line] = [line for line in readme.splitlines() if f"inspect ping -d {what}@" in line]
-    return line.partition(" #")[0].replace("$(hostname)", socket.gethostname()).split()
+@pytest.mark.parametrize("part", ["beat", "worker"])
+def test_a_probe_blames_a_node_that_hangs_and_not_one_without_a_broker(
+    live: Live, redis: RedisServer, part: str
+) -> None:
+    live.env["CELERY_BROKER_URL"] = f"{redis.url}/0"
+    live.migrate()
 
-
-@pytest.mark.parametrize(("part", "node"), [("beat", "celerybeat"), ("worker", "celery")])
-def test_a_node_answers_while_it_works(live: Live, redis_url: str, part: str, node: str) -> None:
-    live.env["CELERY_BROKER_URL"] = redis_url
-    live.project.run("python", "manage.py", "migrate", env=live.env)
-
-    def ping() -> int:
-        return subprocess.run(
-            command(live, node), cwd=live.project.path, env=live.env, capture_output=True
-        ).returncode
+    def works(*options: str) -> bool:
+        """By the probe's exit code."""
+        command = ["python", "manage.py", "probe", part, *options]
+        done = live.project.run(*command, env=live.env, check=False)
+        return done.returncode == 0
 
     process = live.celery(part, "--loglevel=info").process
-    wait_for(lambda: ping() == 0, "an answer")
+    wait_for(lambda: works("--ready"), "an answer")
     process.send_signal(signal.SIGSTOP)
-    assert ping() != 0
+    assert not works()
     process.send_signal(signal.SIGCONT)
-    wait_for(lambda: ping() == 0, "an answer")
+    wait_for(works, "an answer")
+    redis.stop()
+    assert works()
+    assert not works("--ready")
+    redis.start()
+    wait_for(lambda: works("--ready"), "an answer after the outage")
     process.terminate()
     process.wait(timeout=60)
-    assert ping() != 0
+    assert not works()
 
 
 def test_the_web_is_alive_and_says_whether_it_is_ready(
@@ -67,7 +62,7 @@ def test_the_web_is_alive_and_says_whether_it_is_ready(
         "SECRET_KEY": uuid.uuid4().hex * 2,
         "ALLOWED_HOSTS": "portal.example.com",
         "DATABASE_URL": postgres_url,
-        "CELERY_BROKER_URL": f"redis://127.0.0.1:{redis.port}/0",
+        "CELERY_BROKER_URL": f"{redis.url}/0",
     }
 
     def get(path: str) -> tuple[int, str]:
@@ -85,7 +80,7 @@ def test_the_web_is_alive_and_says_whether_it_is_ready(
     assert code == 503
     assert '"database": "migrations not applied: ' in body
 
-    live.project.run("python", "manage.py", "migrate", env=live.env)
+    live.migrate()
     assert get("/health/ready") == (200, '{"database": "ok", "broker": "ok"}')
 
     redis.process.send_signal(signal.SIGSTOP)

@@ -7,18 +7,18 @@ from contextlib import contextmanager
 
 import pytest
 
-from conftest import Project
+from tests.harness.project import Project
 
 SEEDER = """
 import sys
 from datetime import timedelta
-from scheduling import registry
-from scheduling.schedule import Schedule
+from scheduling import Schedule
+from scheduling.declare import discovery
 from django.core.management import call_command
 
 def declare(version):
     every = timedelta(seconds=version)
-    registry.declared = lambda: [
+    discovery.declared = lambda: [
         *[Schedule(f"Number {n}", "some.task", every, args=[version]) for n in range(50)],
         Schedule(f"Only in version {version}", "some.task", every),
     ]

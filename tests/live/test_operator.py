@@ -5,15 +5,15 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Locator, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
-from conftest import TEMPLATE, Project, unavailable
-from test_live import Live, wait_for
+from tests.harness.processes import Live, wait_for
+from tests.harness.project import TEMPLATE
+from tests.harness.services import unavailable
 
 AXE = "axe-core@4.14"
 
@@ -102,15 +102,13 @@ class Operator:
 
 
 @pytest.fixture
-def live(service: Project, tmp_path: Path) -> Iterator[Live]:
-    live = Live(service, tmp_path)
+def live(live: Live) -> Live:
     live.start_dev()
-    yield live
-    live.end()
+    return live
 
 
 def test_a_schedule_is_made_in_the_admin_and_steered_there(live: Live, browser: Browser) -> None:
-    """The document's "Option 1", from the login to runs in the strip, and all levers."""
+    """The document's "Option 1", from the login to runs in the strip, and all operations."""
     operator = Operator(live, browser)
     page = operator.page
     assert "Architecture Portal" in page.inner_text("#site-name")
@@ -251,3 +249,65 @@ def test_every_page_is_usable_with_the_keyboard_and_without_serious_faults(
     operator.tab_to(page.get_by_role("link", name="Send reminder emails"))
     assert operator.hosts == {f"127.0.0.1:{live.port}"}
     assert operator.refused() == []
+
+
+LONG_NAME = "x" * 179
+LONG_ROW = f"""
+from datetime import timedelta
+from django.utils import timezone
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
+from django_celery_results.models import TaskResult
+from scheduling.models import Run
+
+now = timezone.now()
+PeriodicTask.objects.create(
+    name="{LONG_NAME}",
+    task="application.tasks.send_email_task",
+    interval=IntervalSchedule.objects.create(every=1, period="days"),
+    last_run_at=now,
+)
+for number in range(20):
+    due = now - timedelta(days=number)
+    Run.objects.create(
+        result=TaskResult.objects.create(task_id=f"run-{{number}}", status="SUCCESS"),
+        schedule="{LONG_NAME}",
+        scheduled_for=due,
+        queued_at=due,
+        started_at=due + timedelta(seconds=83),
+        finished_at=due + timedelta(minutes=12, seconds=34),
+    )
+"""
+CUT_OFF = """() => {
+    const list = document.querySelector("#changelist .results");
+    const end = list.getBoundingClientRect().right;
+    const isCutOff = cell => {
+        const box = cell.getBoundingClientRect();
+        return !box.width || !box.height || box.right > end || cell.scrollWidth > cell.clientWidth;
+    };
+    const cells = document.querySelectorAll("#result_list tbody :is(th, td)");
+    return [
+        ...(document.documentElement.scrollWidth > innerWidth ? ["the page scrolls sideways"] : []),
+        ...(list.scrollWidth > list.clientWidth ? ["the list scrolls sideways"] : []),
+        ...[...cells].filter(isCutOff).map(cell => `${cell.className}: ${cell.innerText}`),
+    ];
+}"""
+
+
+def cut_off(page: Page) -> list[str]:
+    """What of the list does not fit in the window."""
+    found: list[str] = page.evaluate(CUT_OFF)
+    return found
+
+
+def test_the_list_fits_beside_the_sidebar(live: Live, browser: Browser) -> None:
+    live.python(LONG_ROW)
+    operator = Operator(live, browser)
+    page = operator.page
+    for width in (1280, 1024, 1920, 400):
+        page.set_viewport_size({"width": width, "height": 860})
+        marks = operator.marks(LONG_NAME)
+
+        assert marks == 20
+        assert page.locator("#nav-sidebar").is_visible() or width == 400  # Django hides it there
+        assert cut_off(page) == [], width
+    assert page.get_by_role("link", name=LONG_NAME).get_by_title(LONG_NAME).count() == 1

@@ -22,7 +22,7 @@ from django_celery_beat.models import (
     PeriodicTask,
     PeriodicTasks,
 )
-from scheduling.tests.beat import Beat, Sent
+from tests.beat.in_process import Beat, Sent
 
 START = datetime(2026, 6, 1, 12, 0, 0, 123_456, tzinfo=UTC)
 SEEDS = int(os.environ.get("FUZZ_SEEDS", "60"))
@@ -75,7 +75,7 @@ class World:
     def beat_ticks(self) -> None:
         beat = self.random.choice(self.beats)
         if self.random.random() < 0.5:
-            beat.heap.next_look = 0
+            beat.queue.next_poll = 0
         self.tick(beat)
 
     def tick(self, beat: Beat) -> None:
@@ -136,7 +136,7 @@ class World:
         for _ in range(3):
             for beat in self.beats:
                 beat.broker_is_away, beat.before_commit = False, nothing
-                beat.heap.next_look = 0
+                beat.queue.next_poll = 0
                 while beat.tick() == 0:
                     pass
             self.clock.shift(timedelta(seconds=0.2))

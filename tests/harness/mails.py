@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from service import free_port
+from tests.harness.processes import free_port
 
 SERVER = """
 import asyncio, email, sys

@@ -1,4 +1,4 @@
-"""What scheduling/scheduler.py, transport.py and worker.py override of Celery, kombu and
+"""What beat/scheduler.py, broker/transport.py and worker/request.py override of Celery, kombu and
 django-celery-beat.
 
 A release that changes one of these may need a change there: read its new text, and if ours still
@@ -51,7 +51,7 @@ def test_what_is_overridden_is_as_it_was(function: Any) -> None:
 
     assert digest == RELIED_ON[function], (
         f"{function.__qualname__} is another in Celery {celery.__version__} or django-celery-beat "
-        f"{django_celery_beat.__version__}: see whether scheduling/ still fits it"
+        f"{django_celery_beat.__version__}: see whether the engine still fits it"
     )
 
 

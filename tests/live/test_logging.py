@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from test_live import Live, live, wait_for
+from tests.harness.processes import Live, wait_for
 
-__all__ = ["live"]  # a fixture
 ODD_TASK = '''
 
 @shared_task
@@ -28,7 +27,7 @@ def odd_task() -> None:
 SCHEDULES = """
 from datetime import timedelta
 
-from scheduling.schedule import Schedule
+from scheduling import Schedule
 
 every = timedelta(seconds=1)
 schedules = [Schedule("Odd", "application.tasks.odd_task", every, expires=None)]
@@ -48,7 +47,7 @@ def odd(live: Live) -> Live:
     tasks.write_text(tasks.read_text() + ODD_TASK)
     (live.project.path / "application/schedules.py").write_text(SCHEDULES)
     live.env["LOG_FORMAT"] = "json"
-    live.project.run("python", "manage.py", "migrate", env=live.env)
+    live.migrate()
     return live
 
 
