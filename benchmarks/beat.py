@@ -1,9 +1,10 @@
 """Beat at 10,000 and 100,000 schedules, next to stock beat and to a plain send_task loop.
 
-uv run python benchmarks/beat.py [ours|stock] [10000|100000]
+uv run python -m benchmarks.beat [ours|stock] [10000|100000]
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -12,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import quantiles
 
-import arena
-from service import INSIDE, install
+from benchmarks import INSIDE
+from tests.harness.faults import OURS, STOCK, Arena, arena
+from tests.harness.service import install
 
 SECONDS = 60
 
@@ -29,16 +31,16 @@ def peak_memory(pid: int) -> float:
     return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM"))
 
 
-def inside(made: arena.Arena, *arguments: str) -> dict[str, float]:
+def inside(made: Arena, *arguments: str) -> dict[str, float]:
     """What benchmarks/inside/beat.py prints in the service."""
     made.env |= {
-        "PYTHONPATH": str(made.service),
+        "PYTHONPATH": f"{made.project.path}{os.pathsep}{made.project.engine}",
         "DJANGO_SETTINGS_MODULE": "architecture_portal.settings",
     }
     return dict(json.loads(made.python(str(INSIDE / "beat.py"), *arguments)))
 
 
-def live(made: arena.Arena, count: int, crontabs: int) -> dict[str, float]:
+def live(made: Arena, count: int, crontabs: int) -> dict[str, float]:
     """A beat process for a minute: how late the runs come that fall due in it."""
     due = inside(made, "fill", str(count), str(crontabs), "busy")
     beat = made.start_beat()
@@ -66,7 +68,7 @@ def live(made: arena.Arena, count: int, crontabs: int) -> dict[str, float]:
     return figures
 
 
-def idle(made: arena.Arena, count: int, crontabs: int) -> dict[str, float]:
+def idle(made: Arena, count: int, crontabs: int) -> dict[str, float]:
     inside(made, "fill", str(count), str(crontabs), "idle")
     beat = made.start_beat()
     time.sleep(45)  # until it has loaded
@@ -78,8 +80,8 @@ def idle(made: arena.Arena, count: int, crontabs: int) -> dict[str, float]:
     return figures
 
 
-def figures(made: arena.Arena, scheduler: str, count: int) -> Iterator[tuple[str, float]]:
-    is_ours = scheduler == arena.OURS
+def figures(made: Arena, scheduler: str, count: int) -> Iterator[tuple[str, float]]:
+    is_ours = scheduler == OURS
     crontabs = 4_500 if count == 100_000 else 1_000
     yield from live(made, count, crontabs).items()
     if is_ours or count < 100_000:  # there stock beat is never idle
@@ -93,8 +95,8 @@ def figures(made: arena.Arena, scheduler: str, count: int) -> Iterator[tuple[str
         yield from on_sqlite(made, scheduler, count)
 
 
-def on_sqlite(made: arena.Arena, scheduler: str, count: int) -> Iterator[tuple[str, float]]:
-    made.env["DATABASE_URL"] = f"sqlite:///{made.service}/{count}.sqlite3"
+def on_sqlite(made: Arena, scheduler: str, count: int) -> Iterator[tuple[str, float]]:
+    made.env["DATABASE_URL"] = f"sqlite:///{made.project.path}/{count}.sqlite3"
     made.manage("migrate", "-v", "0")
     inside(made, "fill", str(count), "4500", "busy")
     try:
@@ -116,10 +118,10 @@ def main() -> None:
         print("| Schedules | Beat | Figure | |\n|---|---|---|---|", flush=True)
         for count in counts:
             for beat in which:
-                scheduler = arena.OURS if beat == "ours" else arena.STOCK
+                scheduler = OURS if beat == "ours" else STOCK
                 here = folder / f"{beat}-{count}"
                 here.mkdir()
-                with arena.arena(service, service / ".venv", here, scheduler) as made:
+                with arena(service, here, scheduler) as made:
                     for what, figure in figures(made, scheduler, count):
                         print(f"| {count:,} | {beat} | {what} | {figure:,.3g} |", flush=True)
 

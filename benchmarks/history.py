@@ -1,28 +1,29 @@
 """What the run history costs a worker, next to django-celery-results' own backend, and what the
 queries of pages and monitors take with 100,000 runs stored.
 
-uv run python benchmarks/history.py
+uv run python -m benchmarks.history
 """
 
 import json
 import tempfile
 from pathlib import Path
 
-from arena import RedisServer
-from service import install, postgres, run
+from benchmarks import INSIDE
+from tests.harness.service import install, run
+from tests.harness.services import RedisServer, new_database
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, postgres() as url:
+    with tempfile.TemporaryDirectory() as folder, new_database() as url:
         service = install(Path(folder))
         redis = RedisServer(Path(folder) / "redis")
         redis.start()
-        broker = {"CELERY_BROKER_URL": f"redis://127.0.0.1:{redis.port}/0"}
+        broker = {"CELERY_BROKER_URL": f"{redis.url}/0"}
         broker["SEED_SCHEDULES_ON_MIGRATE"] = "false"
         try:
             databases = {"SQLite": {}, "Postgres": {"DATABASE_URL": url}}
             figures = {
-                name: json.loads(run(service, "history.py", **broker, **env))
+                name: json.loads(run(service, INSIDE / "history.py", **broker, **env))
                 for name, env in databases.items()
             }
         finally:

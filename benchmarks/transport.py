@@ -1,14 +1,15 @@
 """What it costs to take messages from Redis so that no kill loses one, next to kombu's transport.
 
-uv run python benchmarks/transport.py
+uv run python -m benchmarks.transport
 """
 
 import json
 import tempfile
 from pathlib import Path
 
-from arena import RedisServer
-from service import install, run
+from benchmarks import INSIDE
+from tests.harness.service import install, run
+from tests.harness.services import RedisServer
 
 
 def main() -> None:
@@ -17,8 +18,8 @@ def main() -> None:
         redis = RedisServer(Path(folder) / "redis")
         redis.start()
         try:
-            url = f"redis://127.0.0.1:{redis.port}/0"
-            found = json.loads(run(service, "transport.py", url))
+            url = f"{redis.url}/0"
+            found = json.loads(run(service, INSIDE / "transport.py", url))
         finally:
             redis.stop()
     print("| | messages a second | hand to hand | lost by 30 kills |")

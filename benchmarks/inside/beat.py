@@ -27,7 +27,7 @@ from django_celery_beat.models import (  # noqa: E402
     PeriodicTasks,
 )
 from kombu.utils.imports import symbol_by_name  # noqa: E402
-from scheduling.scheduler import DatabaseScheduler  # noqa: E402
+from scheduling.beat.scheduler import DatabaseScheduler  # noqa: E402
 
 TASK, ARGUMENT = "application.tasks.send_email_task", "user@example.com"
 
@@ -94,8 +94,8 @@ def crontabs() -> None:
     beat = DatabaseScheduler(app=current_app, lazy=True)
     beat.tick()
     PeriodicTasks.update_changed()
-    beat.heap.next_look, total, longest = 0, 0.0, 0.0
-    while beat.heap.reading or not total:
+    beat.queue.next_poll, total, longest = 0, 0.0, 0.0
+    while beat.queue.reload or not total:
         tick = seconds(beat.tick)
         total, longest = total + tick, max(longest, tick)
     print(json.dumps({"reload, s": total, "longest tick, s": longest}))

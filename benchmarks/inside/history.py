@@ -27,9 +27,10 @@ from django_celery_beat.models import CrontabSchedule, IntervalSchedule, Periodi
 from django_celery_results.models import TaskResult  # noqa: E402
 from history_tasks import nothing, ten_milliseconds  # noqa: E402
 from prometheus_client import generate_latest  # noqa: E402
-from scheduling import history  # noqa: E402
-from scheduling.metrics import Schedules  # noqa: E402
 from scheduling.models import Run  # noqa: E402
+from scheduling.monitoring.metrics import Schedules  # noqa: E402
+from scheduling.runs import queries as runs  # noqa: E402
+from scheduling.runs import status  # noqa: E402
 
 ROUNDS = 3
 TASKS = {nothing: 1_000, ten_milliseconds: 400}  # and how many of each in a round
@@ -161,13 +162,11 @@ def queries() -> dict[str, tuple[float, int]]:
         schedules = f"of {end:,} schedules"
         for ago, what in ((timedelta(), "none"), (timedelta(hours=25), "all")):
             PeriodicTask.objects.update(last_run_at=timezone.now() - ago)
-            found[f"overdue, {what} {schedules}"] = measured(
-                lambda: history.overdue(timezone.now())
-            )
-        found[f"failing, {schedules}"] = measured(history.failing)
+            found[f"overdue, {what} {schedules}"] = measured(lambda: status.overdue(timezone.now()))
+        found[f"failing, {schedules}"] = measured(runs.failing)
         if not start:
             found["a page of 100 schedules with their last 20 runs"] = measured(
-                lambda: history.overview(rows.order_by("name")[:100], timezone.now())
+                lambda: status.statuses(rows.order_by("name")[:100], timezone.now())
             )
             found[f"/metrics, {schedules}"] = measured(
                 lambda: generate_latest(Schedules(timezone.now()))

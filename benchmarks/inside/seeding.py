@@ -12,8 +12,8 @@ django.setup()
 
 from django.db import connection  # noqa: E402
 from django_celery_beat.models import IntervalSchedule, PeriodicTask, PeriodicTasks  # noqa: E402
-from scheduling import seed  # noqa: E402
-from scheduling.schedule import Schedule  # noqa: E402
+from scheduling import Schedule  # noqa: E402
+from scheduling.sync.apply import seed  # noqa: E402
 
 COUNT = int(sys.argv[1])
 LOOPS = "loops" in sys.argv
@@ -52,9 +52,9 @@ def measured(way: Callable[[], object]) -> tuple[int, float, bool]:
     return queries, time.perf_counter() - start, PeriodicTasks.last_change() != before
 
 
-figures = {"seed, all new": measured(lambda: seed.seed(DECLARED))}
-figures["seed, unchanged"] = measured(lambda: seed.seed(DECLARED))
-seed.seed([])
+figures = {"seed, all new": measured(lambda: seed(DECLARED))}
+figures["seed, unchanged"] = measured(lambda: seed(DECLARED))
+seed([])
 if LOOPS:
     IntervalSchedule.objects.all().delete()
     figures["get_or_create and create, all new"] = measured(lambda: loop(create))

@@ -17,7 +17,7 @@ from typing import Any
 from kombu import Connection, Consumer, Queue
 from redis import Redis
 
-TRANSPORTS = {"kombu's": "redis", "the template's": "scheduling.transport:Transport"}
+TRANSPORTS = {"kombu's": "redis", "the template's": "scheduling.broker.transport:Transport"}
 QUEUE = Queue("benchmark")
 MESSAGES, AWAITED, KILLS = 5_000, 200, 30
 
