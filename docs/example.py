@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from application.tasks import send_email_task
 from celery.schedules import crontab
-from scheduling.schedule import Schedule
+from scheduling import Schedule
 
 MINUTE = timedelta(minutes=1)
 to, night = ["user@example.com"], crontab(hour=3, minute=0)

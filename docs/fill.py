@@ -1,4 +1,4 @@
-"""Runs in the service of the screenshots: makes a user, changes, and a day of runs."""
+"""Fill the service of the screenshots with a user, a day of runs, and operators' changes."""
 
 import json
 import random
@@ -8,28 +8,27 @@ import django
 
 django.setup()
 
-from django.contrib.auth.models import User  # noqa: E402
+from accounts.models import User  # noqa: E402
 from django.utils import timezone  # noqa: E402
 from django_celery_beat.models import IntervalSchedule, PeriodicTask  # noqa: E402
 from django_celery_results.models import TaskResult  # noqa: E402
-from scheduling import history  # noqa: E402
-from scheduling.due import next_due, schedule_of  # noqa: E402
 from scheduling.models import Run  # noqa: E402
+from scheduling.timing import Timing, next_due  # noqa: E402
 
 random.seed(3)
 now = timezone.now()
 User.objects.create_superuser("ada", "ada@example.com", "ada")
 ERROR = {"exc_type": "PermanentMailError", "exc_message": ["Mail to user@example.com was refused"]}
-TROUBLED = {"Import exchange rates": 0.15, "Sync the warehouse": 0.2}  # how often they fail
+FAILURE_RATES = {"Import exchange rates": 0.15, "Sync the warehouse": 0.2}  # others: 0.01
 
 results, runs = [], []
 for row in PeriodicTask.objects.select_related("interval", "crontab", "solar", "clocked"):
-    when = schedule_of(history.timing_of(row))
+    timing = Timing.of(row)
     due = now - timedelta(hours=26, seconds=random.randrange(600))
-    while (due := next_due(when, due)) < now:
+    while (due := next_due(timing, due)) < now:
         late = random.choice([90, 200]) if random.random() < 0.05 else random.random() / 5
         took = random.expovariate(1 / (300 if row.name == "Nightly report" else 20))
-        failed = random.random() < TROUBLED.get(row.name, 0.01)
+        failed = random.random() < FAILURE_RATES.get(row.name, 0.01)
         result = TaskResult(
             task_id=f"{row.pk}-{len(results)}",
             periodic_task_name=row.name,
@@ -51,7 +50,7 @@ TaskResult.objects.bulk_create(results)
 for result, run in zip(results, runs, strict=True):
     run.result = result
 Run.objects.bulk_create(runs)
-# What operators have done.
+# What operators changed.
 hourly = IntervalSchedule.objects.get_or_create(every=60, period="minutes")[0]
 for name, values in {
     "Import exchange rates": {"interval": hourly},

@@ -1,10 +1,13 @@
-"""Takes the screenshots of the operator's view that the README shows, light and dark.
+"""Take the README's screenshots of the operator's view, light and dark.
 
-A service is generated, installed and filled with a day of runs, and a beat ticks in it.
+They show a newly generated service with a day of runs, while a beat and a worker run. The window
+is 1280 pixels wide with Django's sidebar open, as an operator finds it.
+
+uv run python -m docs.screenshots
 """
 
+import os
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -13,31 +16,30 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-DOCS = Path(__file__).parent
-sys.path.append(str(DOCS.parent / "benchmarks"))
+from tests.harness.processes import free_port
+from tests.harness.service import install
 
-from service import clean_environment, free_port, install  # noqa: E402
+DOCS = Path(__file__).parent
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         service = install(Path(folder))
-        python, port = str(service / ".venv/bin/python"), free_port()
-        env = clean_environment() | {
-            "DEBUG": "true",
-            "DJANGO_SETTINGS_MODULE": "architecture_portal.settings",
-            "PYTHONPATH": str(service),
-        }
-        (service / "application/schedules.py").write_text((DOCS / "example.py").read_text())
+        python, port = str(service.venv / "bin/python"), free_port()
+        env = service.environment(
+            DJANGO_SETTINGS_MODULE="architecture_portal.settings",
+            PYTHONPATH=f"{service.path}{os.pathsep}{service.engine}",
+        )
+        (service.path / "application/schedules.py").write_text((DOCS / "example.py").read_text())
         for command in (["manage.py", "migrate", "-v", "0"], [str(DOCS / "fill.py")]):
-            subprocess.run([python, *command], cwd=service, env=env, check=True)
+            subprocess.run([python, *command], cwd=service.path, env=env, check=True)
         commands = (
             ["manage.py", "runserver", "--noreload", f"127.0.0.1:{port}"],
             ["-m", "celery", "-A", "architecture_portal", "worker", "--concurrency=2"],
             ["-m", "celery", "-A", "architecture_portal", "beat"],
         )
         processes = [
-            subprocess.Popen([python, *command], cwd=service, env=env) for command in commands
+            subprocess.Popen([python, *command], cwd=service.path, env=env) for command in commands
         ]
         try:
             take(f"http://127.0.0.1:{port}/admin/")
@@ -49,6 +51,7 @@ def main() -> None:
 
 
 def take(admin: str) -> None:
+    """Take the pictures once the admin at a URL answers, beat ticks and no run waits."""
     while True:
         with suppress(OSError), urllib.request.urlopen(admin):
             break
@@ -58,7 +61,7 @@ def take(admin: str) -> None:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox"]
         )
-        page = browser.new_page(viewport={"width": 1480, "height": 860})
+        page = browser.new_page(viewport={"width": 1280, "height": 860})
         page.goto(admin)
         page.fill("#id_username", "ada")
         page.fill("#id_password", "ada")
@@ -67,7 +70,6 @@ def take(admin: str) -> None:
         while "Beat ticks" not in (text := page.inner_text("body")) or "No worker" in text:
             page.wait_for_timeout(500)
             page.reload()
-        page.click("#toggle-nav-sidebar")
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
             page.goto(schedules)
@@ -80,4 +82,5 @@ def take(admin: str) -> None:
         browser.close()
 
 
-main()
+if __name__ == "__main__":
+    main()
