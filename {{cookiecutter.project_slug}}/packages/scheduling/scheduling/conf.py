@@ -14,6 +14,7 @@ class Conf:
     # /health/schedules answers 503 beyond these.
     HEALTH_BEAT_MAX_AGE: int = 60  # seconds since any beat ticked
     HEALTH_MAX_OVERDUE: int = 0  # schedules
+    HEALTH_MAX_WAITING: int = 0  # runs that wait for a worker for longer than LATE_AFTER
     HEALTH_MAX_FAILING: int = 0  # schedules
     HEALTH_FAILING_AFTER: int = 2  # a schedule is failing after so many failed runs in a row
     # Who may read /metrics, and names at /health/schedules. By default nobody may.

@@ -12,21 +12,13 @@ CELERY_BEAT_ENABLE_REMOTE_CONTROL = True  # celery inspect ping -d celerybeat@HO
 CELERY_ACCEPT_CONTENT = ["json"]  # a JSON message cannot run code, a pickle can
 CELERY_TASK_SERIALIZER = "json"
 
-# The run history
-CELERY_RESULT_BACKEND = "scheduling.worker.results.DatabaseBackend"
-# Store results only for schedules' runs and for tasks that opt in (ignore_result=False).
-CELERY_TASK_IGNORE_RESULT = True
-CELERY_TASK_TRACK_STARTED = True  # record which runs have started, and when
-CELERY_RESULT_EXTENDED = True  # record each run's schedule, task, arguments and worker
-CELERY_RESULT_EXPIRES = None  # clean_up_history deletes in batches, not all at once
-
 # A worker acknowledges a task when it is done. If the worker stops or dies, the queue delivers the
 # task again, so a task may run twice. A task that ends its own process runs max_retries times more.
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_TASK_RETRY_ON_WORKER_LOST = True
-# A run that has begun does not expire.
-CELERY_TASK_ANNOTATIONS = {"*": {"Request": "scheduling.worker.request:Request"}}
+# Each run begins once, and one that has begun does not expire.
+CELERY_TASK_ANNOTATIONS = ["scheduling.worker.annotations:Annotations"]
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1  # a long task does not hold back the ones behind it
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 30  # seconds for running tasks at a cold shutdown
 # After a lost connection the broker delivers running tasks again: end them.

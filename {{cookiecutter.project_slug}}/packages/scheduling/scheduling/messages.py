@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime
 from typing import Any
-from uuid import NAMESPACE_URL, uuid5
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 from celery import current_app
 from django_celery_beat.schedulers import ModelEntry
@@ -26,25 +26,26 @@ class RunMessage(ModelEntry):  # type: ignore[misc]  # it has no types
             "routing_key": model.routing_key,
             "priority": model.priority,
             "expires": model.expires or model.expire_seconds,
-            "headers": headers | {"periodic_task_name": model.name},
-            "ignore_result": False,  # the run history is made of results
+            "headers": headers | {"periodic_task_name": model.name, "periodic_task_id": model.pk},
+            "ignore_result": True,  # the ledger has how it went
             "retry": False,  # the scheduler tries again, without holding up the rest
         }
         self.options = {name: value for name, value in options.items() if value is not None}
         self.failure: Exception | None = None  # of publishing it
 
-    def say_which_run(self, due: datetime, sent_at: datetime) -> None:
-        """Add the headers by which workers know the run: when it was due, and when it was sent."""
+    def name_run(self, run_id: UUID, due: datetime, sent_at: datetime, trigger: str) -> None:
+        """Add the id and the headers by which workers know the run."""
+        self.options["task_id"] = str(run_id)
         self.options["headers"] |= {
             "scheduled_for": due.astimezone(UTC).isoformat(),
             "queued_at": sent_at.astimezone(UTC).isoformat(),
+            "trigger": trigger,
         }
 
 
-def run_id(row: Any, due: datetime) -> str:
-    """The task id of a row's run. A run that is sent twice has one id, and so has its mail."""
-    text = f"{row.pk}/{row.total_run_count}/{due.astimezone(UTC).isoformat()}"
-    return str(uuid5(NAMESPACE_URL, text))
+def run_id(key: int, due: datetime) -> UUID:
+    """The id of a run of the row with a key. A run that is sent twice has one id, as its mail."""
+    return uuid5(NAMESPACE_URL, f"{key}/{due.astimezone(UTC).isoformat()}")
 
 
 def _load(kind: type, what: str, text: str) -> Any:

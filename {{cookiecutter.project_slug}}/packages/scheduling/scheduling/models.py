@@ -1,17 +1,12 @@
 from typing import Any
 
-from celery import states
 from django.db import models
 from django.db.models import Case, F, When
 from django.db.models.signals import post_save, pre_save
 from django.dispatch import receiver
 from django_celery_beat.models import PeriodicTask
-from django_celery_results.models import TaskResult
 
 from scheduling.timing import TIMING_KEYS
-
-FAILED = (states.FAILURE, states.REVOKED)  # an expired run is REVOKED: no worker took it up in time
-FINISHED = (states.SUCCESS, *FAILED)
 
 
 class Declaration(models.Model):
@@ -32,48 +27,117 @@ class Declaration(models.Model):
         return self.name
 
 
-class RunQuerySet(models.QuerySet["Run"]):
-    def rename(self, old: str, new: str) -> None:
-        """Let the runs of a schedule follow it to its new name."""
-        TaskResult.objects.filter(periodic_task_name=old).update(periodic_task_name=new)
-        self.filter(schedule=old).update(schedule=new)
+class State(models.TextChoices):
+    """How far a run is. A worker may begin it while it is SENT, RETRYING or LOST."""
+
+    SENT = "sent"  # beat has sent it; no worker has begun it
+    STARTED = "started"
+    RETRYING = "retrying"  # it failed, and waits for its next try
+    LOST = "lost"  # its worker or its message has gone; it may come back
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    EXPIRED = "expired"  # no worker began it in time
+    SKIPPED = "skipped"  # it was due, and beat did not send it
+    CANCELLED = "cancelled"  # an operator revoked it
+
+
+class Trigger(models.TextChoices):
+    """Why a run was sent."""
+
+    SCHEDULE = "schedule"  # it was due
+    CATCH_UP = "catch-up"  # it was due while beat was away
+    BACKFILL = "backfill"
+    MANUAL = "manual"  # "run now"
+
+
+OPEN = (State.SENT, State.STARTED, State.RETRYING, State.LOST)
+ENDED = tuple(state for state in State if state not in OPEN)
+MISSED = "missed: beat was away for too long"  # why a stretch was skipped
+# A run that did not do what it was for.
+BAD = models.Q(state__in=(State.FAILED, State.EXPIRED, State.LOST)) | models.Q(reason=MISSED)
 
 
 class Run(models.Model):
-    """A run of a schedule: what beat's message said, beside the worker's result of the task."""
+    """The ledger: one row for each due run. Beat inserts it as it sends it; workers bring it forward.
 
-    result = models.OneToOneField(TaskResult, models.CASCADE, primary_key=True)
-    schedule = models.CharField(max_length=200)  # its name: the history outlives the row
-    scheduled_for = models.DateTimeField()
-    queued_at = models.DateTimeField(null=True)
-    started_at = models.DateTimeField(null=True)  # its first try; None if it had expired
+    The constraint lets no two beats send one due run, and ``worker.ledger`` lets one message of a
+    run begin it.
+    """
+
+    id = models.UUIDField(primary_key=True)  # Celery's id of the task
+    # The schedule's row; None once it is deleted. No constraint in the database: each insertion
+    # would pay for it.
+    periodic_task = models.ForeignKey(
+        PeriodicTask,
+        models.SET_NULL,
+        null=True,
+        related_name="runs",
+        db_constraint=False,
+        db_index=False,  # the unique constraint has one
+    )
+    schedule = models.CharField(max_length=200)  # its name then; the history outlives the row
+    task = models.CharField(max_length=200)
+    scheduled_for = models.DateTimeField()  # when it was due
+    # How many due times the row stands for: a stretch that was skipped, from scheduled_for on, is
+    # one row.
+    due_times = models.PositiveIntegerField(default=1)
+    trigger = models.CharField(max_length=10, choices=Trigger, default=Trigger.SCHEDULE)
+    state = models.CharField(max_length=10, choices=State, default=State.SENT)
+    reason = models.CharField(max_length=200, blank=True)  # why it was skipped, lost, …
+    queue = models.CharField(max_length=200, blank=True)
+    worker = models.CharField(max_length=255, blank=True)  # the Node that began it last
+    attempts = models.PositiveIntegerField(default=0)  # how often a worker began it
+    retries = models.PositiveIntegerField(default=0)  # Celery's number of the last attempt
+    sends = models.PositiveIntegerField(default=1)  # how often beat sent it
+    queued_at = models.DateTimeField(null=True)  # when beat sent it first
+    ready_at = models.DateTimeField(null=True)  # from when a worker may begin its last message
+    expires_at = models.DateTimeField(null=True)  # if no worker has begun it
+    started_at = models.DateTimeField(null=True)  # its first attempt
     finished_at = models.DateTimeField(null=True)
-    retries = models.PositiveIntegerField(default=0)
-
-    objects = RunQuerySet.as_manager()
+    error = models.CharField(max_length=500, blank=True)  # in a line
+    traceback = models.TextField(blank=True)
 
     class Meta:
         default_permissions = ("view",)
+        constraints = [
+            models.UniqueConstraint(
+                fields=["periodic_task", "scheduled_for"],
+                name="scheduling_one_row_for_each_due_run",
+            )
+        ]
         indexes = [
-            models.Index(fields=["schedule", "-scheduled_for"], name="scheduling_run_schedule"),
             models.Index(fields=["scheduled_for"], name="scheduling_run_time"),
+            models.Index(
+                fields=["state", "ready_at"],
+                condition=models.Q(state__in=OPEN),
+                name="scheduling_run_open",
+            ),
+            models.Index(
+                fields=["periodic_task", "-scheduled_for"], condition=BAD, name="scheduling_run_bad"
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.schedule}, due at {self.scheduled_for}"
 
 
-class Heartbeat(models.Model):
-    """When a beat ticked last."""
+class Node(models.Model):
+    """A heartbeat of a beat or worker process. A process that starts again is another node."""
 
-    beat = models.CharField(max_length=255, primary_key=True)  # its host and process
-    ticked_at = models.DateTimeField()
+    name = models.CharField(max_length=255, primary_key=True)
+    is_worker = models.BooleanField()
+    seen_at = models.DateTimeField()
+    # Of a worker:
+    queues = models.JSONField(default=list)  # the names of those that it consumes
+    slots = models.PositiveIntegerField(default=0)  # tasks that it can run at once
+    busy = models.PositiveIntegerField(default=0)  # tasks that it runs
+    holds = models.JSONField(default=list)  # the ids of the runs that it runs or has taken
 
     class Meta:
         default_permissions = ()
 
     def __str__(self) -> str:
-        return self.beat
+        return self.name
 
 
 class Pause(models.Model):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from typing import Any
+from uuid import uuid4
 
 from celery import current_app
 from django.db import transaction
@@ -12,7 +13,7 @@ from kombu.exceptions import OperationalError
 
 from scheduling.declare import discovery
 from scheduling.messages import RunMessage
-from scheduling.models import Pause
+from scheduling.models import Pause, Run, Trigger
 from scheduling.sync.apply import seed
 from scheduling.sync.report import lines
 
@@ -42,11 +43,22 @@ def run_now(rows: Iterable[PeriodicTask]) -> dict[PeriodicTask, str]:
 def _send(row: PeriodicTask) -> str:
     if row.task not in current_app.tasks:
         return f"no worker knows the task {row.task!r}"
-    now = timezone.now()
-    message = RunMessage(row)
-    message.say_which_run(due=now, sent_at=now)
+    now, message = timezone.now(), RunMessage(row)
+    message.name_run(uuid4(), now, now, Trigger.MANUAL)
     task: Any = current_app.tasks[row.task]
-    task.apply_async(message.args, message.kwargs, **message.options)
+    with transaction.atomic():
+        Run.objects.create(
+            id=message.options["task_id"],
+            periodic_task=row,
+            schedule=row.name,
+            task=row.task,
+            scheduled_for=now,
+            trigger=Trigger.MANUAL,
+            queue=message.options.get("queue") or current_app.conf.task_default_queue,
+            queued_at=now,
+            ready_at=now,
+        )
+        task.apply_async(message.args, message.kwargs, **message.options)
     return ""
 
 

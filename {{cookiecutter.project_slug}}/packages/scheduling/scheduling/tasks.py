@@ -3,31 +3,26 @@ from datetime import timedelta
 
 from celery import shared_task
 from django.utils import timezone
-from django_celery_results.models import GroupResult, TaskResult
 
 from scheduling.conf import conf
-from scheduling.models import Heartbeat
+from scheduling.models import Node, Run
 from scheduling.one_off import delete_left_over
 
-DELETE_BATCH_SIZE = 1_000  # results: their locks are held for a short time
+DELETE_BATCH_SIZE = 1_000  # runs: their locks are held for a short time
 
 logger = logging.getLogger(__name__)
 
 
 @shared_task
 def clean_up_history() -> int:
-    """Delete history older than the setting ``RUN_HISTORY_DAYS``.
-
-    Returns the number of deleted task results.
-    """
+    """Delete runs older than the setting ``RUN_HISTORY_DAYS``. Returns how many were deleted."""
     retention = timedelta(days=conf.RUN_HISTORY_DAYS)
     oldest = timezone.now() - retention
-    expired, deleted = TaskResult.objects.filter(date_done__lt=oldest).order_by("date_done"), 0
+    expired, deleted = Run.objects.filter(scheduled_for__lt=oldest).order_by("scheduled_for"), 0
     while keys := list(expired.values_list("pk", flat=True)[:DELETE_BATCH_SIZE]):
-        TaskResult.objects.filter(pk__in=keys).delete()  # cascades to Run
+        Run.objects.filter(pk__in=keys).delete()
         deleted += len(keys)
-    GroupResult.objects.filter(date_done__lt=oldest).delete()
-    Heartbeat.objects.filter(ticked_at__lt=oldest).delete()
+    Node.objects.filter(seen_at__lt=oldest).delete()
     delete_left_over(oldest)
-    logger.info("Deleted %s results older than %s", deleted, oldest)
+    logger.info("Deleted %s runs older than %s", deleted, oldest)
     return deleted

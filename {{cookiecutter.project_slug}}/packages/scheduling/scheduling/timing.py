@@ -180,6 +180,20 @@ def catch_up(timing: Timing, due: datetime, oldest: datetime) -> datetime | None
     return due - (due - oldest) // every * every  # an interval stays in step
 
 
+def count_due(timing: Timing, after: datetime, until: datetime, limit: int = 1_000) -> int:
+    """How many due times lie after one moment and not after another, at most ``limit``."""
+    schedule = celery_schedule(timing)
+    if timing.kind == "interval":
+        every: timedelta = schedule.run_every
+        return min(max((until - after) // every, 0), limit)
+    if isinstance(schedule, clocked):
+        return 0
+    count, due = 0, next_due(timing, after)
+    while due <= until and count < limit:
+        count, due = count + 1, next_due(timing, due)
+    return count
+
+
 def first_due(
     timing: Timing,
     last_run_at: datetime | None,

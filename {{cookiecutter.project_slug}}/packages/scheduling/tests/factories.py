@@ -2,13 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID, uuid4
 
-import time_machine
-from celery import current_app
-from celery.app.task import Context
 from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask
 
-from scheduling.worker.results import DatabaseBackend
+from scheduling.models import ENDED, Run, State
 
 STOCK_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -36,29 +34,36 @@ def at(hour: str, minute: str = "0", zone: str = "UTC") -> dict[str, Any]:
     return {"crontab": CrontabSchedule.objects.create(hour=hour, minute=minute, timezone=zone)}
 
 
-def request_of(
-    name: str, due: datetime, queued: timedelta = timedelta(), retries: int = 0
-) -> Context:
-    """A task's request, as a worker makes it of beat's message."""
-    headers = {"scheduled_for": due.isoformat(), "periodic_task_name": name}
-    return Context(
-        headers=headers | {"queued_at": (due + queued).isoformat()},
+def store(
+    name: str,
+    due: datetime,
+    *states: str,
+    retries: int = 0,
+    late: timedelta = timedelta(),
+    queued: timedelta = timedelta(),
+    pk: UUID | None = None,
+) -> Run:
+    """A run of a schedule in the ledger, brought through states, each a second after the one before.
+
+    ``late`` says when the first state came, and ``queued`` when beat sent it, after it was due.
+    """
+    row = PeriodicTask.objects.filter(name=name).first()
+    run = Run.objects.filter(schedule=name, scheduled_for=due).first() or Run(
+        id=pk or uuid4(),
+        periodic_task=row,
+        schedule=name,
         task="some.task",
-        retries=retries,
-        hostname="celery@here",
-        periodic_task_name=name,
-        argsrepr="('x',)",
-        children=[],
+        scheduled_for=due,
+        queued_at=due + queued,
+        queue="celery",
+        worker="celery@here/1234",
     )
-
-
-def store(name: str, due: datetime, *states: str, retries: int = 0, **times: timedelta) -> None:
-    """What a worker stores of a run, state by state, each a second after the one before."""
-    request = request_of(name, due, times.get("queued", 0 * SECOND), retries)
+    run.retries = retries
     for number, state in enumerate(states):
-        with time_machine.travel(
-            due + times.get("late", timedelta()) + number * SECOND, tick=False
-        ):
-            DatabaseBackend(current_app).store_result(
-                f"{name} {due}", None, state, request=request, traceback="Traceback …"
-            )
+        run.state, moment = State(state), due + late + number * SECOND
+        if state == State.STARTED:
+            run.started_at = run.started_at or moment
+            run.attempts += 1
+        run.finished_at = moment if state in ENDED else None
+    run.save()
+    return run

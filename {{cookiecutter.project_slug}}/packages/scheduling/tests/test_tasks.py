@@ -6,7 +6,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django_celery_results.models import TaskResult
 
-from scheduling.models import Heartbeat, Run
+from scheduling.models import Node, Run
 from scheduling.runs.queries import summaries
 from scheduling.tasks import clean_up_history
 from tests.factories import DAY, MINUTE, NOON, store
@@ -15,22 +15,22 @@ pytestmark = pytest.mark.django_db
 
 
 def test_clean_up_deletes_what_is_older_than_two_weeks() -> None:
-    store("Old", NOON - 15 * DAY, "STARTED", "SUCCESS")
-    store("Young", NOON - 13 * DAY, "STARTED", "SUCCESS")
-    Heartbeat.objects.create(beat="old", ticked_at=NOON - 15 * DAY)
+    store("Old", NOON - 15 * DAY, "started", "succeeded")
+    store("Young", NOON - 13 * DAY, "started", "succeeded")
+    Node.objects.create(name="old", is_worker=False, seen_at=NOON - 15 * DAY)
 
     with time_machine.travel(NOON, tick=False):
         assert clean_up_history.apply().result == 1
 
     assert [run.schedule for run in summaries(Run.objects.order_by("pk"))] == ["Young"]
     assert TaskResult.objects.count() == 1
-    assert not Heartbeat.objects.exists()
+    assert not Node.objects.exists()
 
 
 def test_clean_up_goes_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scheduling.tasks.DELETE_BATCH_SIZE", 2)
     for number in range(5):
-        store("Old", NOON - 15 * DAY + number * MINUTE, "SUCCESS")
+        store("Old", NOON - 15 * DAY + number * MINUTE, "succeeded")
 
     with time_machine.travel(NOON, tick=False), CaptureQueriesContext(connection) as queries:
         assert clean_up_history.apply().result == 5

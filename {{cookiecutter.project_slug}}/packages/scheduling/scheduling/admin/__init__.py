@@ -1,5 +1,5 @@
 """The operator's view. Django's autodiscovery imports this; the parts register themselves."""
 
-from scheduling.admin import schedules, timings
+from scheduling.admin import runs, schedules, timings
 
-__all__ = ["schedules", "timings"]
+__all__ = ["runs", "schedules", "timings"]

@@ -13,7 +13,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from scheduling.formatting import duration, relative
-from scheduling.runs.status import TAKEN_UP_WITHIN, upcoming
+from scheduling.runs.status import upcoming
 from scheduling.sync.plan import stored_values
 from scheduling.sync.report import show
 
@@ -61,10 +61,11 @@ def next_run(row: Any, now: datetime) -> str:
 def last_run(row: Any, now: datetime) -> str:
     """How a row's last run went, or that no worker has taken up what beat sent."""
     status = row.status
-    if status.waits_since and now - status.waits_since > TAKEN_UP_WITHIN:
+    if status.waiting:
         return format_html(
-            '<strong class="bad">No worker</strong> took up the run sent at {}',
-            show_time(status.waits_since, now),
+            '<strong class="bad">Waits</strong> since {}: {}',
+            show_time(status.waiting.queued_at, now),
+            status.why_waiting,
         )
     if not status.runs:
         return "None"
@@ -74,9 +75,13 @@ def last_run(row: Any, now: datetime) -> str:
         parts.append(format_html('<span class="whole">{} late</span>', duration(run.late)))
     if run.took is not None:
         parts.append(format_html('<span class="whole">took {}</span>', duration(run.took)))
+    if run.due_times > 1:
+        parts.append(format_html('<span class="whole">{} times</span>', run.due_times))
+    if run.reason:
+        parts.append(format_html('<span class="whole">{}</span>', run.reason))
     return format_html(
         '<strong class="{}">{}</strong> {}',
-        "bad" if run.kind in ("failed", "revoked") else run.kind,
+        "bad" if run.kind in ("failed", "expired", "lost", "skipped") else run.kind,
         run.kind.capitalize(),
         format_html_join(", ", "{}", ((part,) for part in parts)),
     )

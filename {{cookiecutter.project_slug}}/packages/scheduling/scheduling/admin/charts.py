@@ -17,14 +17,18 @@ from scheduling.formatting import duration
 from scheduling.runs.queries import KINDS, RunSummary, late_after
 from scheduling.runs.status import ScheduleStatus, upcoming
 
-# Paths around the centre of a mark, 8 pixels wide: disc, triangle, cross, ring, square, dash.
+# Paths around the centre of a mark, 8 pixels wide.
 SHAPES = {
     "succeeded": "M-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z",
     "late": "M0-4L4 3.5H-4z",
     "failed": "M-3.5-3.5L3.5 3.5M-3.5 3.5L3.5-3.5",
+    "lost": "M-3.5-3.5H3.5V3.5H-3.5zM-3.5-3.5L3.5 3.5",
+    "expired": "M-4 0H4",
+    "skipped": "M-4-2H4M-4 2H4",
+    "cancelled": "M-4 4L4-4",
+    "waiting": "M-1 0a1 1 0 1 0 2 0a1 1 0 1 0-2 0z",
     "running": "M-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0z",
     "retrying": "M-3-3H3V3H-3z",
-    "revoked": "M-4 0H4",
 }
 # Lengths in pixels.
 MARK = 10  # from one mark to the next
@@ -49,6 +53,10 @@ def sentence(run: RunSummary) -> str:
         parts.append(f"took {duration(run.took)}")
     if run.retries:
         parts.append(f"{run.retries} {'retry' if run.retries == 1 else 'retries'}")
+    if run.due_times > 1:
+        parts.append(f"{run.due_times} due times")
+    if run.reason:
+        parts.append(run.reason)
     return " · ".join(parts)
 
 
@@ -215,7 +223,7 @@ def _bar(run: RunSummary, axis: Axis) -> str:
             return f"M{axis.x(run.scheduled_for)} 10H{left}{bar}M{left + 1} 1l3 5h-6z"
         case "failed":
             return f"{bar}M{right - 6} 1l8 6m0-6l-8 6"
-        case "revoked":
+        case "expired" | "skipped" | "cancelled" | "waiting":
             return f"M{left - 3} 10h6"
         case _:
             return bar

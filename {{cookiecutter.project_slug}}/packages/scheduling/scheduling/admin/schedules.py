@@ -22,14 +22,9 @@ from scheduling.admin.preview import Preview
 from scheduling.admin.timeline import Timeline
 from scheduling.admin.timings import DeclaredRowsStay, declaring_file, declaring_files
 from scheduling.formatting import duration, relative
-from scheduling.models import Pause, Run
-from scheduling.runs.queries import (
-    KINDS,
-    TICKS_WITHIN,
-    RunSummary,
-    errors,
-    ticking_beats,
-)
+from scheduling.models import Pause
+from scheduling.runs.nodes import GONE_AFTER, shown_beats
+from scheduling.runs.queries import KINDS, RunSummary, errors
 from scheduling.runs.status import (
     ROW_STATES,
     has_heartbeat,
@@ -124,11 +119,6 @@ class PeriodicTaskAdmin(
     def rows_deleted_with(self, objects: Iterable[Any]) -> Iterable[PeriodicTask]:
         return objects
 
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        super().save_model(request, obj, form, change)
-        if change and "name" in form.changed_data:
-            Run.objects.rename(form.initial["name"], obj.name)
-
     # The list
 
     @admin.display(description="Name", ordering="name")
@@ -160,8 +150,8 @@ class PeriodicTaskAdmin(
         now = timezone.now()
         context = {
             "beats": [
-                (beat, relative(ticked_at, now), now - ticked_at < TICKS_WITHIN)
-                for beat, ticked_at in ticking_beats(now).items()
+                (beat, relative(ticked_at, now), now - ticked_at < GONE_AFTER)
+                for beat, ticked_at in shown_beats(now).items()
             ],
             "has_heartbeats": has_heartbeat(),
             "paused_with_all": Pause.objects.count(),
@@ -193,7 +183,7 @@ class PeriodicTaskAdmin(
         row.status = statuses([row], now, CHART_RUNS)[0]
         row.file = declaring_file(row, declaring_files())
         recent = row.status.runs[:RECENT]
-        may_read = request.user.has_perm("django_celery_results.view_taskresult")
+        may_read = request.user.has_perm("scheduling.view_run")
         error_of = errors(recent) if may_read else {}
         return {
             "row": row,
@@ -203,8 +193,8 @@ class PeriodicTaskAdmin(
             "origin": cells.origin(row),
             "chart": charts.chart(row.status.runs),
             "times": _times(row, now),
-            "runs": [_run(run, error_of.get(run.task_id, ""), now) for run in recent],
-            "may_read_results": may_read,
+            "runs": [_run(run, error_of.get(run.pk, "") or run.reason, now) for run in recent],
+            "may_read_runs": may_read,
             "log": _log(row),
             "schedule_actions": self.actions_for(request, row),
         }

@@ -32,7 +32,7 @@ class Timeline(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at ru
         now = timezone.now()
         chosen = {key: request.GET.get(key, "") for key in ("app", "state", "q")}
         page = self._timeline_page(request, chosen, now)
-        runs = runs_since([row.name for row in page], now - charts.HALF_A_DAY, MAX_RUNS)
+        runs = runs_since([row.pk for row in page], now - charts.HALF_A_DAY, MAX_RUNS)
         axis = charts.Axis(now)
         context = {
             **self.admin_site.each_context(request),
@@ -42,7 +42,7 @@ class Timeline(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at ru
             "now": timezone.localtime(now),
             "width": charts.TIMELINE,
             "middle": charts.TIMELINE / 2,
-            "lines": [(row, _line(row, runs[row.name], axis)) for row in page],
+            "lines": [(row, _line(row, runs[row.pk], axis)) for row in page],
             "page": page,
             "run_limit": MAX_RUNS if sum(map(len, runs.values())) == MAX_RUNS else 0,
             "chosen": chosen,
@@ -65,7 +65,7 @@ class Timeline(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at ru
 
 def _line(row: Any, runs: list[RunSummary], axis: charts.Axis) -> SafeString:
     """Draw a row's line, and set the status that the template shows."""
-    row.status = status_of(row, runs, axis.now)
+    row.status = status_of(row, runs, [], axis.now)
     return charts.timeline_row(row.status, runs, axis)
 
 

@@ -50,9 +50,9 @@ class DueEntry:
     expires: datetime | None
     last_run_at: datetime | None
     total_run_count: int  # a pause clears last_run_at, but not this
-    due: datetime
+    due: datetime | None  # None if its only run was missed
+    missed_from: datetime | None = None  # the first due time that was missed for too long
     queued_for: float = 0  # the timestamp of its place in the queue; 0 while it is popped
-    published_at: datetime | None = None  # set until the commit that marks the row
 
 
 class DueQueue:
@@ -157,47 +157,40 @@ class DueQueue:
             )
 
     def push(self, entry: DueEntry, retry_at: datetime | None = None) -> None:
-        """Queue an entry, unless it has expired. Skip a run that was missed for too long."""
-        if self._is_missed(entry):
-            oldest = timezone.now() - timedelta(seconds=self.deadline or 0)
-            due = catch_up(entry.timing, entry.due, oldest)
-            if due is None or due > timezone.now():
-                logger.warning(
-                    "beat: Skipped %s, due at %s: missed for longer than "
-                    "beat_cron_starting_deadline, %s s.",
-                    entry.name,
-                    entry.due,
-                    self.deadline,
-                )
-            if due is None:
-                return self.discard(entry)
-            entry.due = due
-        if entry.expires and entry.due >= entry.expires:
+        """Queue an entry, unless it has expired. A claim accounts for what was missed for too long."""
+        now = timezone.now()
+        if self._is_missed(entry, now) and entry.due:
+            entry.missed_from = entry.missed_from or entry.due
+            oldest = now - timedelta(seconds=self.deadline or 0)
+            entry.due = catch_up(entry.timing, entry.due, oldest)
+        at = entry.due
+        if entry.missed_from or not at:
+            at = now
+        elif entry.expires and at >= entry.expires:
             return self.discard(entry)
-        entry.queued_for = max(entry.due, retry_at or entry.due).timestamp()
+        entry.queued_for = max(at, retry_at or at).timestamp()
         self.entries[entry.pk] = entry
         heapq.heappush(self.heap, (entry.queued_for, entry.pk))
 
-    def _is_missed(self, entry: DueEntry) -> bool:
-        """Whether a run is too old to be made up. A published run is not missed."""
-        if self.deadline is None or entry.published_at:
+    def _is_missed(self, entry: DueEntry, now: datetime) -> bool:
+        """Whether a run is too old to be made up."""
+        if self.deadline is None or entry.due is None:
             return False
-        return entry.due < timezone.now() - timedelta(seconds=self.deadline)
+        return entry.due < now - timedelta(seconds=self.deadline)
 
     def pop_due(self, limit: int) -> list[DueEntry]:
         """Pop what is due, oldest first. The caller discards each entry, or requeues it."""
         due: list[DueEntry] = []
-        now = timezone.now().timestamp()
-        while self.heap and self.heap[0][0] <= now and len(due) < limit:
+        now = timezone.now()
+        while self.heap and self.heap[0][0] <= now.timestamp() and len(due) < limit:
             queued_for, pk = heapq.heappop(self.heap)
             entry = self.entries.get(pk)
             if entry is None or entry.queued_for != queued_for:
                 continue  # it has been replaced
-            if self._is_missed(entry):  # this beat was held up for long
+            if self._is_missed(entry, now):  # this beat was held up for long
                 self.push(entry)
-            else:
-                entry.queued_for = 0
-                due.append(entry)
+            entry.queued_for = 0
+            due.append(entry)
         return due
 
     def requeue(self, popped: list[DueEntry]) -> None:

@@ -1,13 +1,14 @@
 """DatabaseScheduler: django-celery-beat's, claiming each due run in the database.
 
 One idea keeps the promises: a due run is claimed in the transaction that publishes it. Beat locks
-the rows of a batch, publishes those that are still as it read them, marks them with their run time,
-and commits. So with any number of beats and no leader:
+the schedules of a batch, inserts a row in the ledger for each run that is still as it read it, hands
+the batch to the broker in one call, marks the schedules, and commits. So with any number of beats
+and no leader:
 
-- no run is sent twice, unless a beat dies, or loses the database to another, between publishing and
-  commit: then at most one batch;
+- no run is sent twice, unless a beat dies, or loses the database, between that call and the commit:
+  then at most one batch, under the same ids, and each run of it begins once;
 - what could not be published was never marked, and is tried again;
-- ``last_run_at`` is always true.
+- each due run is a row, and ``last_run_at`` is always true.
 """
 
 import os
@@ -17,10 +18,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
+from uuid import UUID
 
 from celery.utils.log import get_logger
 from django.db import DatabaseError, InterfaceError, connection, transaction
@@ -30,28 +31,23 @@ from django_celery_beat import schedulers
 from django_celery_beat.models import PeriodicTask
 from kombu.exceptions import OperationalError
 
+from scheduling.beat.batch import Batch
+from scheduling.beat.claim import Claimed
 from scheduling.beat.due_queue import POLL_EVERY, DueEntry, DueQueue
-from scheduling.messages import RunMessage, run_id
-from scheduling.models import Heartbeat
+from scheduling.beat.recovery import RECOVER_EVERY, recover
+from scheduling.messages import RunMessage
+from scheduling.models import MISSED, Node, Run
+from scheduling.runs.nodes import GONE_AFTER, HEARTBEAT_EVERY
 from scheduling.timing import celery_schedule, next_due
 
-CLAIM_BATCH_SIZE = 100  # the most runs that a dying beat may send twice
+CLAIM_BATCH_SIZE = 100  # runs in one transaction, and in one call of the broker
 LOCKED_ROW_RETRY = timedelta(milliseconds=100)
 REFUSED_RUN_RETRY = timedelta(minutes=1)  # Celery refused the run, not the broker
 COLUMNS = [field.attname for field in PeriodicTask._meta.concrete_fields]
 LONGEST_PAUSE = 5.0  # seconds between two tries while the broker or the database is away
-HEARTBEAT_EVERY = 5.0  # seconds
 runs_of = attrgetter("last_run_at", "total_run_count")  # only a claim changes them
 
 logger = get_logger(__name__)
-
-
-@dataclass
-class Batch:
-    """What became of the runs that were claimed together."""
-
-    published: list[tuple[DueEntry, Any]] = field(default_factory=list)  # each with its row
-    broker_error: OperationalError | None = None  # why the broker took no more
 
 
 class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # it has no types
@@ -69,6 +65,8 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         self.is_prepared = False
         self.last_rejected_pk: int | None = None  # the row at which the broker failed last
         self.next_heartbeat = 0.0
+        self.next_recovery = time.monotonic() + GONE_AFTER.total_seconds()
+        self.node = f"{socket.gethostname()}:{os.getpid()}"
         super().__init__(*args, **kwargs)
         self.queue = DueQueue(self.app.conf.beat_cron_starting_deadline)
 
@@ -90,8 +88,10 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
             self.queue.poll_changes()
             self._claim(self.queue.pop_due(CLAIM_BATCH_SIZE))
             self._write_heartbeat()
+            self._recover()
         except (DatabaseError, InterfaceError, OperationalError) as error:
             self.failures += 1
+            self._wait_for_workers()
             pause: float = min(0.125 * 2**self.failures, LONGEST_PAUSE)
             logger.error("beat: %s Trying again in %s s.", str(error).strip(), pause)
             self._disconnect()
@@ -104,7 +104,8 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         if self.Model._meta.db_table not in connection.introspection.table_names():
             logger.warning("beat: There are no tables yet: waiting for manage.py migrate.")
             return False
-        self.install_default_entries({})
+        if not self.app.backend.supports_autoexpire:
+            self.install_default_entries({})  # a daily clean-up of the team's results
         self.update_from_dict(self.app.conf.beat_schedule)
         return True
 
@@ -113,35 +114,58 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         if time.monotonic() < self.next_heartbeat:
             return
         self.next_heartbeat = time.monotonic() + HEARTBEAT_EVERY
-        Heartbeat.objects.bulk_create(
-            [Heartbeat(f"{socket.gethostname()}:{os.getpid()}", timezone.now())],
+        Node.objects.bulk_create(
+            [Node(name=self.node, is_worker=False, seen_at=timezone.now())],
             update_conflicts=True,
-            unique_fields=["beat"],
-            update_fields=["ticked_at"],
+            unique_fields=["name"],
+            update_fields=["seen_at"],
         )
 
-    def _claim(self, due: list[DueEntry]) -> None:
-        """In one transaction, publish and mark the runs that are still as they were read.
+    def _recover(self) -> None:
+        """Look after the runs that workers or the broker have lost."""
+        if time.monotonic() >= self.next_recovery:
+            self.next_recovery = time.monotonic() + RECOVER_EVERY
+            if recover(self.app, self.producer.channel.connection.client):
+                self.next_recovery = 0.0
 
-        The rest is queued again. Raises kombu's ``OperationalError`` if the broker is away, after
-        the commit of what it has taken.
+    def _wait_for_workers(self) -> None:
+        """Judge no worker before it could write a heartbeat: the database may have been away."""
+        self.next_recovery = time.monotonic() + GONE_AFTER.total_seconds()
+
+    def _claim(self, due: list[DueEntry]) -> None:
+        """In one transaction, record, publish and mark the runs that are still as they were read.
+
+        The rest is queued again. Raises kombu's ``OperationalError`` if the broker is away.
         """
         if not due:
             return
-        now = timezone.now()
         try:
             producer = self.producer  # connects, before anything is locked
             with defer_signals(), transaction.atomic():
-                batch = self._publish_batch(self._lock(due), producer, now)
-                self._mark([entry for entry, _ in batch.published])
-            for entry, row in batch.published:
-                self._advance(entry, row, entry.published_at or now)
+                claimed = self._lock(due, timezone.now())
+                skipped = [run for c in claimed for run in c.skipped()]
+                sent = self._send([c for c in claimed if c.is_due], producer)
+                Run.objects.bulk_create(skipped, ignore_conflicts=True)
+                self._mark(sent)
+            for run in skipped:
+                if run.reason == MISSED:
+                    logger.warning(
+                        "beat: Skipped %s: missed for longer than beat_cron_starting_deadline, "
+                        "%s s; due times: %s",
+                        run,
+                        self.queue.deadline,
+                        run.due_times,
+                    )
+            for c in claimed:
+                c.entry.missed_from = None
+                if c.entry.due is None:
+                    self.queue.discard(c.entry)
+            for c in sent:
+                self._advance(c)
         finally:
             self.queue.requeue(due)
-        if batch.broker_error:
-            raise batch.broker_error
 
-    def _lock(self, due: list[DueEntry]) -> list[tuple[DueEntry, Any]]:
+    def _lock(self, due: list[DueEntry], now: datetime) -> list[Claimed]:
         """Lock the rows of a batch until the end of the transaction. Wait for none.
 
         Returns those that nobody has claimed, changed or paused since they were read.
@@ -155,81 +179,96 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         for entry in due:
             row = rows.get(entry.pk)
             if entry.pk in locked_elsewhere:
-                self.queue.push(entry, retry_at=timezone.now() + LOCKED_ROW_RETRY)
+                self.queue.push(entry, retry_at=now + LOCKED_ROW_RETRY)
             elif row is None or not row.enabled:
                 self.queue.discard(entry)
             elif runs_of(row) == runs_of(entry) and self.queue.is_known(row):
-                mine.append((entry, row))
+                mine.append(Claimed(entry, row, now))
             else:  # claimed or changed; a pause by update() leaves no date, and no last run
                 self.queue.add(row, since=None if row.last_run_at else self.queue.read_at)
         return mine
 
-    def _publish_batch(
-        self, claimed: list[tuple[DueEntry, Any]], producer: Any, now: datetime
-    ) -> Batch:
-        """Publish until the broker fails. If it fails at one row twice, put off that row and go on."""
-        batch = Batch()
-        for entry, row in claimed:
-            try:
-                if entry.published_at or self._publish(entry, row, producer, now):
-                    batch.published.append((entry, row))
-            except OperationalError as error:
-                if self.last_rejected_pk != row.pk:
-                    self.last_rejected_pk, batch.broker_error = row.pk, error
-                    return batch
-                self._put_off(entry, row, error)
-        return batch
+    def _send(self, claimed: list[Claimed], producer: Any) -> list[Claimed]:
+        """Record and publish runs. Returns those that the broker has.
 
-    def _publish(self, entry: DueEntry, row: Any, producer: Any, now: datetime) -> bool:
-        """Publish a run in Celery's own way. Returns whether it was published.
+        What the ledger has already is not published again: a beat that died before its commit
+        published it, and a worker has begun it.
+        """
+        batch = Batch(self.app, producer.channel)
+        known = self._known(claimed)
+        sent = [c for c in claimed if c.run_id in known]
+        built = [c for c in claimed if c.run_id not in known and self._build(c, batch)]
+        runs = [c.run(batch.queue(c.position)) for c in built]
+        Run.objects.bulk_create(runs, ignore_conflicts=True)
+        errors = batch.send()
+        refused = []
+        for c in built:
+            if error := errors[c.position]:
+                refused.append(c.run_id)
+                self._put_off(c, error)
+            else:
+                self.queue.complaints.pop(c.row.pk, None)
+                sent.append(c)
+        if refused:
+            Run.objects.filter(pk__in=refused).delete()
+        return sent
 
-        Raises kombu's ``OperationalError`` if the broker did not take it.
+    def _known(self, claimed: list[Claimed]) -> set[UUID]:
+        """The ids of the runs that the ledger has."""
+        stored = Run.objects.filter(pk__in=[c.run_id for c in claimed])
+        return set(stored.values_list("pk", flat=True)) if claimed else set()
+
+    def _build(self, c: Claimed, batch: Batch) -> bool:
+        """Build a run's message in Celery's own way, into the batch. Returns whether it is there.
+
+        Raises kombu's ``OperationalError`` if the broker is away.
         """
         try:
-            message = self.Entry(row, app=self.app)
+            c.message = self.Entry(c.row, app=self.app)
         except ValueError as error:
-            self.queue.complain(row, error)
-            self.queue.discard(entry)
+            self.queue.complain(c.row, error)
+            self.queue.discard(c.entry)
             return False
-        message.schedule = celery_schedule(entry.timing)
-        message.say_which_run(entry.due, now)
-        message.options["task_id"] = run_id(row, entry.due)
-        self.apply_entry(message, producer=producer)
-        if isinstance(message.failure, OperationalError):
-            raise message.failure
-        if message.failure:
-            self._put_off(entry, row, message.failure)
-            return False
-        self.queue.complaints.pop(row.pk, None)
-        entry.published_at, self.last_rejected_pk = now, None
-        return True
+        c.message.schedule = celery_schedule(c.entry.timing)
+        c.message.name_run(c.run_id, c.due, c.now, c.trigger)
+        c.position = len(batch.messages)
+        self.apply_entry(c.message, producer=batch.producer)
+        failure = c.message.failure
+        if isinstance(failure, OperationalError) and self.last_rejected_pk != c.row.pk:
+            self.last_rejected_pk = (
+                c.row.pk
+            )  # at the second time, it is this row and not the broker
+            raise failure
+        if failure:
+            self._put_off(c, failure)
+        return failure is None
 
-    def _put_off(self, entry: DueEntry, row: Any, error: Exception) -> None:
+    def _put_off(self, c: Claimed, error: Exception) -> None:
         """Retry later a run that cannot be sent, so that the others do not wait for it."""
-        self.queue.complain(row, error)
-        self.queue.push(entry, retry_at=timezone.now() + REFUSED_RUN_RETRY)
+        self.queue.complain(c.row, error)
+        self.queue.push(c.entry, retry_at=c.now + REFUSED_RUN_RETRY)
 
-    def _mark(self, published: list[DueEntry]) -> None:
-        """Write beat's columns and disable what runs once, in one query except after an outage."""
+    def _mark(self, sent: list[Claimed]) -> None:
+        """Write beat's columns, and disable what runs once."""
         once = Q(one_off=True) | Q(clocked__isnull=False)
-        for published_at in {entry.published_at for entry in published}:
-            keys = [entry.pk for entry in published if entry.published_at == published_at]
-            self.Model.objects.filter(pk__in=keys).update(
-                last_run_at=published_at,
+        for now in {c.now for c in sent}:
+            self.Model.objects.filter(pk__in=[c.row.pk for c in sent]).update(
+                last_run_at=now,
                 total_run_count=F("total_run_count") + 1,
                 enabled=Case(When(once, then=False), default=F("enabled")),
             )
 
-    def _advance(self, entry: DueEntry, row: Any, ran_at: datetime) -> None:
+    def _advance(self, c: Claimed) -> None:
         """Queue a row, whose run was committed, for its next run."""
-        if row.one_off or row.clocked_id:
+        entry = c.entry
+        if c.row.one_off or c.row.clocked_id:
             return self.queue.discard(entry)
-        entry.last_run_at, entry.published_at = ran_at, None
+        entry.last_run_at = c.now
         entry.total_run_count += 1
         try:
-            entry.due = next_due(entry.timing, ran_at)
+            entry.due = next_due(entry.timing, c.now)
         except Exception as error:
-            self.queue.complain(row, error)
+            self.queue.complain(c.row, error)
             return self.queue.discard(entry)
         self.queue.push(entry)
 

@@ -19,6 +19,7 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 from redis.exceptions import OutOfMemoryError
 
+from scheduling.broker.batches import Pipelines
 from scheduling.broker.waiting import RefusesLongWaits
 
 # KEYS: unacknowledged messages, their index by time, the queues. ARGV: now, in seconds since 1970.
@@ -54,7 +55,7 @@ class QoS(redis.QoS):
         return pipe.hdel(self.unacked_key, delivery_tag).zrem(self.unacked_index_key, delivery_tag)
 
 
-class Channel(RefusesLongWaits, redis.Channel):
+class Channel(RefusesLongWaits, Pipelines, redis.Channel):
     QoS = QoS
     taken = ""  # the tag of the message that is being delivered, if the script has noted it
     waiting = False  # whether the next command waits for a message instead of taking one

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from threading import Thread
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from celery import current_app
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.urls import path, resolve
 from django.utils import timezone
@@ -19,9 +20,11 @@ from django.views.decorators.http import require_safe
 from django_celery_beat.models import PeriodicTask
 
 from scheduling.conf import conf
+from scheduling.models import Node, Run, State
 from scheduling.monitoring.access import may_read
 from scheduling.monitoring.metrics import metrics
-from scheduling.runs.queries import failing, heartbeats, last_heartbeat
+from scheduling.runs.nodes import last_heartbeat, living, why_waiting
+from scheduling.runs.queries import failing, waiting
 from scheduling.runs.status import has_heartbeat, overdue, paused
 
 TIME_LIMIT = 3.0  # seconds for an answer, whatever hangs
@@ -111,23 +114,28 @@ def ready(request: HttpRequest) -> HttpResponse:
 def schedule_status(now: datetime, with_names: bool) -> tuple[dict[str, Any], bool]:
     """What a monitor is told, and whether all is well.
 
-    HEALTH_BEAT_MAX_AGE (seconds), HEALTH_MAX_OVERDUE and HEALTH_MAX_FAILING (schedules) say what is
-    well. A scheduler that writes no heartbeat is not judged by it.
+    HEALTH_BEAT_MAX_AGE (seconds), HEALTH_MAX_OVERDUE, HEALTH_MAX_FAILING (schedules) and
+    HEALTH_MAX_WAITING (runs) say what is well. A scheduler that writes no heartbeat is not judged
+    by it.
     """
-    due_since, failed_at = overdue(now), failing()
+    due_since, failed_at, waits = overdue(now), failing(), waiting(now)
+    beats, workers = living(is_worker=False, now=now), living(is_worker=True, now=now)
     last_tick = last_heartbeat() if has_heartbeat() else None
     age = _seconds(now - last_tick) if last_tick else None
     told: dict[str, dict[str, Any]] = {
         "beat": {"age": age},
+        "workers": {"count": workers.count()},
         "overdue": {"count": len(due_since)},
+        "waiting": {"count": waits.count()},
         "failing": {"count": len(failed_at)},
+        "lost": {"count": Run.objects.filter(state=State.LOST).count()},
         "paused": {"count": paused().count()},
     }
     if with_names:
-        told["beat"]["beats"] = {
-            beat: _seconds(now - ticked_at) for beat, ticked_at in heartbeats().items()
-        }
+        told["beat"]["beats"] = _ages(beats, now)
+        told["workers"]["workers"] = _ages(workers, now)
         told["overdue"]["first"] = _first_overdue(due_since, now)
+        told["waiting"]["first"] = _first_waiting(waits, list(workers), now)
         told["failing"]["first"] = [
             {"name": name, "failed_at": moment}
             for name, moment in list(failed_at.items())[:MAX_NAMED]
@@ -136,9 +144,26 @@ def schedule_status(now: datetime, with_names: bool) -> tuple[dict[str, Any], bo
     is_well = (
         beat_is_well
         and len(due_since) <= conf.HEALTH_MAX_OVERDUE
+        and told["waiting"]["count"] <= conf.HEALTH_MAX_WAITING
         and len(failed_at) <= conf.HEALTH_MAX_FAILING
     )
     return told, is_well
+
+
+def _ages(nodes: Iterable[Node], now: datetime) -> dict[str, float]:
+    return {node.name: _seconds(now - node.seen_at) for node in nodes}
+
+
+def _first_waiting(runs: QuerySet[Run], workers: list[Node], now: datetime) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": run.schedule,
+            "due": run.scheduled_for,
+            "seconds": _seconds(now - run.scheduled_for),
+            "why": why_waiting(run.queue, workers),
+        }
+        for run in runs.order_by("scheduled_for")[:MAX_NAMED]
+    ]
 
 
 def _first_overdue(due_since: dict[int, datetime], now: datetime) -> list[dict[str, Any]]:

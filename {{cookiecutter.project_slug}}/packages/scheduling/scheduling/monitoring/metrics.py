@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from celery import states
-from django.db.models import Avg, Count, DurationField, F, Max, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Avg, DurationField, F, Max, OuterRef, Q, QuerySet, Subquery, Sum
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
@@ -17,14 +16,14 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from scheduling.conf import conf
-from scheduling.models import FINISHED, Run
+from scheduling.models import Run, State
 from scheduling.monitoring.access import may_read
-from scheduling.runs.queries import last_heartbeat
+from scheduling.runs.nodes import last_heartbeat, living
+from scheduling.runs.queries import failing, waiting
 from scheduling.runs.status import has_heartbeat, overdue, paused
 from scheduling.timing import EPOCH
 
 WINDOW = timedelta(hours=1)
-STATES = (states.STARTED, states.RETRY, *FINISHED)
 LATE = F("started_at") - F("scheduled_for")
 TOOK = F("finished_at") - F("started_at")
 
@@ -61,10 +60,19 @@ class Schedules(Collector):
         yield GaugeMetricFamily("schedules_enabled", "Schedules that are enabled.", enabled)
         yield GaugeMetricFamily("schedules_paused", "Schedules that are paused.", len(paused_names))
         yield GaugeMetricFamily("schedules_overdue", "Schedules that are overdue.", len(waits))
+        yield GaugeMetricFamily("schedules_failing", "Schedules that are failing.", len(failing()))
+        text = "Runs that wait for a worker for longer than LATE_AFTER."
+        yield GaugeMetricFamily("schedules_waiting", text, waiting(self.now).count())
+        text = "Runs that are lost: their worker or their message has gone."
+        yield GaugeMetricFamily(
+            "schedules_lost", text, Run.objects.filter(state=State.LOST).count()
+        )
         if has_heartbeat():
             text = "When a beat ticked last; 0 if none ever has."
             ticked_at = last_heartbeat() or EPOCH
             yield GaugeMetricFamily("beat_last_tick_timestamp_seconds", text, _number(ticked_at))
+            text = "Workers that live."
+            yield GaugeMetricFamily("workers", text, living(is_worker=True, now=self.now).count())
         sent = CounterMetricFamily(
             "schedule_sent_runs", "Runs that beat sent.", labels=["schedule"]
         )
@@ -94,25 +102,24 @@ class Schedules(Collector):
         yield from self._last_hour([row.name for row in rows])
 
     def _last_hour(self, names: list[str]) -> Iterator[Metric]:
-        finished = Q(result__status__in=FINISHED)
-        recent = Run.objects.filter(result__date_done__gt=self.now - WINDOW).order_by()
+        recent = Run.objects.filter(scheduled_for__gt=self.now - WINDOW).order_by()
         summaries = recent.values("schedule").annotate(
             late_mean=Avg(LATE, output_field=DurationField()),
             late_max=Max(LATE, output_field=DurationField()),
-            took_mean=Avg(TOOK, filter=finished, output_field=DurationField()),
-            took_max=Max(TOOK, filter=finished, output_field=DurationField()),
-            **{state: Count("pk", filter=Q(result__status=state)) for state in STATES},
+            took_mean=Avg(TOOK, output_field=DurationField()),
+            took_max=Max(TOOK, output_field=DurationField()),
+            **{state: Sum("due_times", filter=Q(state=state), default=0) for state in State},
         )
         found: dict[str, Any] = defaultdict(dict)
         found.update((summary["schedule"], summary) for summary in summaries)
         runs = GaugeMetricFamily(
             "schedule_last_hour_runs",
-            "Runs of the last hour, by state.",
+            "Runs that were due in the last hour, by state.",
             labels=["schedule", "state"],
         )
         for name in names:
-            for state in STATES:
-                runs.add_metric([name, state], found[name].get(state, 0))
+            for state in State:
+                runs.add_metric([name, state.value], found[name].get(state, 0))
         yield runs
         for metric, column, text in (
             ("lateness_mean", "late_mean", "Mean time from due to start"),
@@ -129,9 +136,9 @@ class Schedules(Collector):
 
 def _rows() -> QuerySet[PeriodicTask, Any]:
     """The schedules, with the start of each last run and the end of each last good run."""
-    runs = Run.objects.filter(schedule=OuterRef("name")).order_by("-scheduled_for")
+    runs = Run.objects.filter(periodic_task=OuterRef("pk")).order_by("-scheduled_for")
     started = runs.filter(started_at__isnull=False).values("started_at")
-    succeeded = runs.filter(result__status=states.SUCCESS).values("finished_at")
+    succeeded = runs.filter(state=State.SUCCEEDED).values("finished_at")
     last = {"started_at": Subquery(started[:1]), "succeeded_at": Subquery(succeeded[:1])}
     rows: QuerySet[PeriodicTask, Any] = PeriodicTask.objects.order_by("name").annotate(**last)
     return rows.values_list("pk", "name", "enabled", "total_run_count", *last, named=True)

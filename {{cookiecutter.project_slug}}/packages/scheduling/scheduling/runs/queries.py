@@ -1,48 +1,50 @@
-"""What ran, when, and how late: the queries of the run history."""
+"""What ran, when, and how late: the queries of the ledger."""
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import reduce
 from operator import or_
+from uuid import UUID
 
-from celery import states
-from django.db.models import F, Max, OuterRef, Q, QuerySet, Subquery
+from django.db.models import F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
-from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
-from django_celery_results.models import TaskResult
 
 from scheduling.conf import conf
-from scheduling.models import FAILED, FINISHED, Heartbeat, Run
+from scheduling.models import BAD, Run, State
 from scheduling.timing import EPOCH
 
-TICKS_WITHIN = timedelta(seconds=30)  # a beat that did not is away
 # How a run went, in one word that charts, filters and style sheets share.
 KINDS = {
     "succeeded": "succeeded",
     "late": "succeeded, but started late",
     "failed": "failed",
+    "lost": "is lost: its worker or its message has gone",
+    "expired": "expired: no worker began it in time",
+    "skipped": "was skipped",
+    "cancelled": "was revoked",
+    "waiting": "waits for a worker",
     "running": "is running",
     "retrying": "waits for its next try",
-    "revoked": "was not started: it had expired or was revoked",
 }
-KINDS_BY_STATE = {"FAILURE": "failed", "RETRY": "retrying", "REVOKED": "revoked"}
-# What ``summaries`` reads: not what is long, such as arguments, results and tracebacks.
+KINDS_BY_STATE = {State.SENT: "waiting", State.STARTED: "running"}  # others have their own name
+# What ``summaries`` reads: not what is long.
 SUMMARY_COLUMNS = (
     "pk",
+    "periodic_task_id",
     "schedule",
     "scheduled_for",
+    "due_times",
     "queued_at",
     "started_at",
     "finished_at",
+    "state",
+    "reason",
+    "queue",
     "retries",
-    "result__task_id",
-    "result__status",
-    "result__worker",
+    "worker",
 )
 
 
@@ -53,19 +55,28 @@ def late_after() -> timedelta:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """A run, as the history has it."""
+    """A run, as the ledger has it."""
 
-    pk: int  # of its result
-    task_id: str
+    pk: UUID  # Celery's id of the task
+    periodic_task_id: int | None  # None once the schedule is deleted
     schedule: str
     scheduled_for: datetime  # when it was due
+    due_times: int  # more than one if it is a stretch that was skipped
     queued_at: datetime | None
     started_at: datetime | None  # of its first try; None if it never started
     finished_at: datetime | None  # None while it goes on
-    state: str  # Celery's: STARTED, SUCCESS, FAILURE, RETRY or REVOKED
+    state: str
+    reason: str
+    queue: str
     retries: int
     worker: str
-    kind: str  # one of KINDS
+
+    @property
+    def kind(self) -> str:
+        """One of KINDS."""
+        if self.state == State.SUCCEEDED and (self.late or timedelta()) > late_after():
+            return "late"
+        return KINDS_BY_STATE.get(State(self.state), self.state)
 
     @property
     def late(self) -> timedelta | None:
@@ -82,102 +93,62 @@ class RunSummary:
 
 def summaries(runs: QuerySet[Run]) -> Iterator[RunSummary]:
     """The runs of a query, in its order."""
-    limit = late_after()
-    for run in runs.values_list(*SUMMARY_COLUMNS, named=True):
-        kind = KINDS_BY_STATE.get(run.result__status, "running")
-        if run.result__status == states.SUCCESS:
-            is_late = run.started_at and run.started_at - run.scheduled_for > limit
-            kind = "late" if is_late else "succeeded"
-        yield RunSummary(
-            pk=run.pk,
-            task_id=run.result__task_id,
-            schedule=run.schedule,
-            scheduled_for=run.scheduled_for,
-            queued_at=run.queued_at,
-            started_at=run.started_at,
-            finished_at=run.finished_at,
-            state=run.result__status,
-            retries=run.retries,
-            worker=run.result__worker or "",
-            kind=kind,
-        )
+    for values in runs.values_list(*SUMMARY_COLUMNS):
+        yield RunSummary(*values)
 
 
-def last_runs(names: Collection[str], count: int) -> dict[str, list[RunSummary]]:
+def last_runs(keys: Collection[int], count: int) -> dict[int, list[RunSummary]]:
     """The last runs of each of some schedules, newest first. Two queries for all of them."""
-    newest_first = Run.objects.filter(schedule=OuterRef("name")).order_by("-scheduled_for")
+    newest_first = Run.objects.filter(periodic_task=OuterRef("pk")).order_by("-scheduled_for")
     oldest = Subquery(newest_first.values("scheduled_for")[count - 1 : count])
-    rows = PeriodicTask.objects.filter(name__in=names).order_by().values_list("name", oldest)
+    rows = PeriodicTask.objects.filter(pk__in=keys).order_by().values_list("pk", oldest)
     # Each part is a look into the index; a window function would read all runs.
-    parts = [Q(schedule=name, scheduled_for__gte=since or EPOCH) for name, since in rows]
-    found: dict[str, list[RunSummary]] = defaultdict(list)
+    parts = [Q(periodic_task=key, scheduled_for__gte=since or EPOCH) for key, since in rows]
+    found: dict[int, list[RunSummary]] = {key: [] for key in keys}
     if parts:
-        newest = Run.objects.filter(reduce(or_, parts)).order_by("-scheduled_for", "-queued_at")
-        for run in summaries(newest):
-            found[run.schedule].append(run)
-    return {name: found[name][:count] for name in names}
-
-
-def runs_since(names: Collection[str], start: datetime, limit: int) -> dict[str, list[RunSummary]]:
-    """The runs of some schedules that were due since ``start``, newest first: ``limit`` in all."""
-    found: dict[str, list[RunSummary]] = defaultdict(list)
-    recent = Run.objects.filter(schedule__in=names, scheduled_for__gte=start)
-    for run in summaries(recent.order_by("-scheduled_for")[:limit]):
-        found[run.schedule].append(run)
+        for run in summaries(Run.objects.filter(reduce(or_, parts)).order_by("-scheduled_for")):
+            found[run.periodic_task_id or 0].append(run)
     return found
 
 
-def errors(runs: Iterable[RunSummary]) -> dict[str, str]:
-    """Why runs failed, in one line each, by task id. One query."""
+def runs_since(keys: Collection[int], start: datetime, limit: int) -> dict[int, list[RunSummary]]:
+    """The runs of some schedules that were due since ``start``, newest first: ``limit`` in all."""
+    found: dict[int, list[RunSummary]] = defaultdict(list)
+    recent = Run.objects.filter(periodic_task__in=keys, scheduled_for__gte=start)
+    for run in summaries(recent.order_by("-scheduled_for")[:limit]):
+        found[run.periodic_task_id or 0].append(run)
+    return found
+
+
+def errors(runs: Iterable[RunSummary]) -> dict[UUID, str]:
+    """Why runs failed, in one line each, by id. One query."""
     failed = [run.pk for run in runs if run.kind in ("failed", "retrying")]
-    stored = TaskResult.objects.filter(pk__in=failed).values_list("task_id", "result")
-    return {task_id: _error(text) for task_id, text in stored}
+    return dict(Run.objects.filter(pk__in=failed).values_list("pk", "error"))
 
 
-def _error(text: str | None) -> str:
-    """The line of an exception, from what Celery stored of it."""
-    with suppress(ValueError, TypeError, KeyError):
-        error = json.loads(text or "")
-        message = error["exc_message"]
-        words = " ".join(map(str, message)) if isinstance(message, list) else str(message)
-        return f"{error['exc_type']}: {words}"
-    return text or ""
+def waiting(now: datetime) -> QuerySet[Run]:
+    """The runs that were sent more than LATE_AFTER seconds ago and that no worker has begun."""
+    return Run.objects.filter(state=State.SENT, queued_at__lt=now - late_after())
 
 
 def failing() -> dict[str, datetime]:
-    """The enabled schedules whose last HEALTH_FAILING_AFTER runs all failed, by name.
+    """The enabled schedules that are failing, by name, and when their last run failed.
 
-    The value is when the last run failed. One query, which reads only the runs of schedules that
-    have failed within the history.
+    Their last HEALTH_FAILING_AFTER runs failed, or their last run expired, was lost or missed. One
+    query, which reads only the runs of schedules that have bad runs in the ledger.
     """
     count = conf.HEALTH_FAILING_AFTER
-    finished = Run.objects.filter(schedule=OuterRef("name"), result__status__in=FINISHED)
-    newest_first = finished.order_by("-scheduled_for")
-    succeeded = newest_first.filter(result__status=states.SUCCESS)
-    has_failed = Run.objects.filter(result__status__in=FAILED).values("schedule")
-    rows = PeriodicTask.objects.filter(enabled=True, name__in=has_failed).annotate(
+    good = Q(state=State.SUCCEEDED)
+    newest_first = Run.objects.filter(good | BAD, periodic_task=OuterRef("pk"))
+    newest_first = newest_first.order_by("-scheduled_for")
+    has_failed = Run.objects.filter(BAD).values("periodic_task")
+    rows = PeriodicTask.objects.filter(enabled=True, pk__in=has_failed).annotate(
         oldest=Subquery(newest_first.values("scheduled_for")[count - 1 : count]),
-        good=Coalesce(Subquery(succeeded.values("scheduled_for")[:1]), EPOCH),
-        failed_at=Subquery(newest_first.values("finished_at")[:1]),
+        good=Coalesce(Subquery(newest_first.filter(good).values("scheduled_for")[:1]), EPOCH),
+        state=Subquery(newest_first.values("state")[:1]),
+        due=Subquery(newest_first.values("scheduled_for")[:1]),
+        failed_at=Coalesce(Subquery(newest_first.values("finished_at")[:1]), "due"),
     )
-    bad = rows.filter(oldest__gt=F("good")).order_by("name")
+    at_once = Q(state__in=(State.EXPIRED, State.LOST, State.SKIPPED))
+    bad = rows.filter(Q(oldest__gt=F("good")) | at_once).order_by("name")
     return dict(bad.values_list("name", "failed_at"))
-
-
-def heartbeats() -> dict[str, datetime]:
-    """When each beat of the last day ticked last, by host and process, the latest first."""
-    recent = Heartbeat.objects.filter(ticked_at__gt=timezone.now() - timedelta(days=1))
-    return dict(recent.order_by("-ticked_at").values_list("beat", "ticked_at"))
-
-
-def ticking_beats(now: datetime) -> dict[str, datetime]:
-    """The beats that tick, as ``heartbeats``; without any, the last one that did."""
-    beats = heartbeats()
-    ticking = {beat: at for beat, at in beats.items() if now - at < TICKS_WITHIN}
-    return ticking or dict(list(beats.items())[:1])
-
-
-def last_heartbeat() -> datetime | None:
-    """When any beat ticked last, however long ago; None if none ever has."""
-    ticked_at: datetime | None = Heartbeat.objects.aggregate(last=Max("ticked_at"))["last"]
-    return ticked_at

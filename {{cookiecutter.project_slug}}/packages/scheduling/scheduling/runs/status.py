@@ -1,7 +1,7 @@
 """How each schedule is doing: what runs next, what is overdue, what is paused."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,8 +22,9 @@ from django.db.models.functions import Coalesce
 from django_celery_beat.models import PeriodicTask
 from kombu.utils.imports import symbol_by_name
 
-from scheduling.models import Run
-from scheduling.runs.queries import RunSummary, last_runs, late_after
+from scheduling.models import BAD, Node, Run, State
+from scheduling.runs.nodes import living, why_waiting
+from scheduling.runs.queries import RunSummary, last_runs, late_after, waiting
 from scheduling.timing import (
     TIMING_COLUMNS,
     TIMING_KEYS,
@@ -41,6 +42,7 @@ ENDED = Q(Q(one_off=True) | Q(clocked__isnull=False), total_run_count__gt=0)  # 
 PAUSED = Q(enabled=False) & ~ENDED
 ROW_STATES = {  # what an operator filters by
     "overdue": "Overdue",
+    "waiting": "Waits for a worker",
     "failed": "Failed in 12 hours",
     "late": "Started late in 12 hours",
     "paused": "Paused",
@@ -60,7 +62,8 @@ class ScheduleStatus:
     missed: datetime | None = None  # a run that beat skips: it was away for too long
     is_overdue: bool = False
     problem: str = ""  # why it cannot run
-    waits_since: datetime | None = None  # when a run was sent that no worker has taken up
+    waiting: RunSummary | None = None  # the last run, if no worker has begun it in time
+    why_waiting: str = ""
 
     @property
     def has_ended(self) -> bool:
@@ -70,14 +73,19 @@ class ScheduleStatus:
 
 
 def statuses(rows: Iterable[PeriodicTask], now: datetime, count: int = 20) -> list[ScheduleStatus]:
-    """What is known of some rows, with their last runs. Two queries for all of them."""
+    """What is known of some rows, with their last runs. Three queries for all of them."""
     rows = list(rows)
-    runs = last_runs([row.name for row in rows], count)
-    return [status_of(row, runs[row.name], now) for row in rows]
+    runs, workers = (
+        last_runs([row.pk for row in rows], count),
+        list(living(is_worker=True, now=now)),
+    )
+    return [status_of(row, runs[row.pk], workers, now) for row in rows]
 
 
-def status_of(row: PeriodicTask, runs: list[RunSummary], now: datetime) -> ScheduleStatus:
-    """What is known of a row, given its last runs."""
+def status_of(
+    row: PeriodicTask, runs: list[RunSummary], workers: Sequence[Node], now: datetime
+) -> ScheduleStatus:
+    """What is known of a row, given its last runs and the workers that live."""
     status = ScheduleStatus(row, runs)
     try:
         status.due, missed = _next(Timing.of(row), row, now)
@@ -85,11 +93,9 @@ def status_of(row: PeriodicTask, runs: list[RunSummary], now: datetime) -> Sched
     except Exception as error:  # whatever libraries raise for what people have stored
         status.problem = f"{type(error).__name__}: {error}"
     status.is_overdue = bool(row.enabled and status.due and status.due < now - late_after())
-    # Without any run, only a run that was sent within a day counts: the history may be newer.
-    a_day_ago = now - timedelta(days=1)
-    known = max((run.queued_at for run in runs if run.queued_at), default=a_day_ago)
-    if row.last_run_at and row.last_run_at > known and has_heartbeat():
-        status.waits_since = row.last_run_at
+    last = runs[0] if runs else None
+    if last and last.state == State.SENT and now - (last.queued_at or now) > TAKEN_UP_WITHIN:
+        status.waiting, status.why_waiting = last, why_waiting(last.queue, workers)
     return status
 
 
@@ -110,11 +116,13 @@ def in_state(rows: QuerySet[PeriodicTask], state: str, now: datetime) -> QuerySe
     match state:
         case "overdue":
             return rows.filter(pk__in=list(overdue(now))[:MAX_FILTER_KEYS])
+        case "waiting":
+            return rows.filter(pk__in=waiting(now).values("periodic_task"))
         case "failed":
-            return rows.filter(name__in=recent.filter(result__status="FAILURE").values("schedule"))
+            return rows.filter(pk__in=recent.filter(BAD).values("periodic_task"))
         case "late":
             late = Q(started_at__gt=F("scheduled_for") + late_after())
-            return rows.filter(name__in=recent.filter(late).values("schedule"))
+            return rows.filter(pk__in=recent.filter(late).values("periodic_task"))
         case "paused":
             return rows.filter(PAUSED)
         case _:

@@ -13,7 +13,7 @@ from django.utils import timezone
 from django_celery_beat.models import PeriodicTask, PeriodicTasks
 
 from scheduling.declare.schedule import Schedule
-from scheduling.models import Declaration, Run
+from scheduling.models import Declaration
 from scheduling.sync.plan import Change, Removal, Update, plan, stored
 from scheduling.timing import TIMINGS, describe
 
@@ -106,8 +106,6 @@ def _change(row: PeriodicTask, update: Update, timings: dict[str, Any]) -> tuple
     """Set code's values on a row, without saving it. Returns the changed columns."""
     values = {name: update.schedule.values[name] for name in update.written}
     columns = _columns(values, timings)
-    if "name" in values:
-        Run.objects.rename(row.name, values["name"])
     if "when" in values:
         columns["last_run_at"] = None  # a new timing counts from now, as in keep_run_times
     columns["date_changed"] = timezone.now()

@@ -51,7 +51,7 @@ def test_who_may_look_may_not_act(
     user: Callable[..., Client], sent: Callable[..., list[Any]]
 ) -> None:
     row, client = declared(), user("view_periodictask")
-    store(row.name, NOON, "STARTED", "FAILURE")
+    store(row.name, NOON, "started", "failed")
     TaskResult.objects.update(result='{"exc_type": "Oh", "exc_message": ["secret"]}')
 
     text = text_of(client.get(LIST))

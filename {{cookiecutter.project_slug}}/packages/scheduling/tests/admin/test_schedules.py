@@ -17,8 +17,7 @@ from django_celery_beat.models import (
 from django_celery_results.models import TaskResult
 from pytest_django import Settings
 
-from scheduling.models import Heartbeat, Run
-from scheduling.runs.queries import heartbeats
+from scheduling.models import Node, Run
 from tests.admin.pages import (
     LIST,
     TIMELINE,
@@ -39,9 +38,9 @@ SCRIPT = "<script>alert(1)</script>"
 def test_the_list_says_what_ran_and_what_comes(admin_client: Client) -> None:
     row = make("Often", last_run_at=NOON - 3 * MINUTE, **every(10))
     for number in range(25):
-        state = "FAILURE" if number == 24 else "SUCCESS"
+        state = "failed" if number == 24 else "succeeded"
         late = 2 * MINUTE if number == 23 else 0 * MINUTE
-        store("Often", NOON - 3 * MINUTE - (24 - number) * HOUR, "STARTED", state, late=late)
+        store("Often", NOON - 3 * MINUTE - (24 - number) * HOUR, "started", state, late=late)
     make("Nightly", last_run_at=NOON, **at("3", zone="Europe/Berlin"))
 
     text = text_of(admin_client.get(LIST))
@@ -71,7 +70,7 @@ def test_a_page_of_100_schedules_takes_12_queries_at_most(admin_client: Client) 
     for number in range(100):
         make(f"Row {number}", last_run_at=NOON - number * MINUTE, **shared)
         for minute in range(3):
-            store(f"Row {number}", NOON - minute * MINUTE, "STARTED", "SUCCESS")
+            store(f"Row {number}", NOON - minute * MINUTE, "started", "succeeded")
 
     with CaptureQueriesContext(connection) as queries:
         answer = admin_client.get(LIST)
@@ -84,9 +83,9 @@ def test_the_list_says_whether_beat_ticks(admin_client: Client) -> None:
     assert '<strong class="bad">No beat</strong> has ticked today' in text_of(
         admin_client.get(LIST)
     )
-    Heartbeat.objects.create(beat="here:1", ticked_at=NOON - MINUTE)
+    Node.objects.create(name="here:1", is_worker=False, seen_at=NOON - MINUTE)
     assert '<strong class="bad">No beat ticks</strong>' in text_of(admin_client.get(LIST))
-    Heartbeat.objects.create(beat="there:2", ticked_at=NOON - timedelta(seconds=3))
+    Node.objects.create(name="there:2", is_worker=False, seen_at=NOON - timedelta(seconds=3))
     assert "Beat ticks:" in text_of(admin_client.get(LIST))
     assert "there:2, 3 s ago" in text_of(admin_client.get(LIST))
     assert "here:1" not in text_of(admin_client.get(LIST))
@@ -96,8 +95,7 @@ def test_the_list_says_whether_beat_ticks(admin_client: Client) -> None:
 def test_beat_says_that_it_ticks() -> None:
     Beat().run()
 
-    [(beat, ticked_at)] = heartbeats().items()
-    assert ticked_at == NOON
+    assert Node.objects.get(is_worker=False).seen_at == NOON
 
 
 def test_badges_tell_what_code_declares_and_an_operator_changed(admin_client: Client) -> None:
@@ -151,7 +149,7 @@ def test_a_time_at_the_end_of_times_is_shown(admin_client: Client, settings: Set
 
 def test_the_page_of_a_schedule_shows_runs_times_and_changes(admin_client: Client) -> None:
     row = make("Hourly", last_run_at=NOON, **at("*"))
-    store("Hourly", NOON, "STARTED", "FAILURE", late=5 * timedelta(seconds=1))
+    store("Hourly", NOON, "started", "failed", late=5 * timedelta(seconds=1))
     choose(admin_client, "pause", row)
     choose(admin_client, "resume", row)
 
@@ -171,7 +169,7 @@ def test_the_page_of_a_schedule_shows_runs_times_and_changes(admin_client: Clien
 def test_lateness_shown_is_start_minus_due_time(admin_client: Client) -> None:
     row = make("Row", last_run_at=NOON - 5 * MINUTE, **every(10))
     queued, late = timedelta(seconds=40), timedelta(seconds=83)
-    store("Row", NOON - 5 * MINUTE, "STARTED", "SUCCESS", queued=queued, late=late)
+    store("Row", NOON - 5 * MINUTE, "started", "succeeded", queued=queued, late=late)
     [started] = Run.objects.values_list("started_at", flat=True)
 
     assert started == Run.objects.get().scheduled_for + timedelta(seconds=83)
@@ -181,7 +179,7 @@ def test_lateness_shown_is_start_minus_due_time(admin_client: Client) -> None:
 
 def test_a_schedule_that_is_renamed_keeps_its_history(admin_client: Client) -> None:
     row = make("Old", last_run_at=NOON, **every(10))
-    store("Old", NOON, "STARTED", "SUCCESS")
+    store("Old", NOON, "started", "succeeded")
     data = form(name="New", interval=row.interval_id)
 
     assert (
@@ -196,7 +194,7 @@ def test_a_schedule_that_is_renamed_keeps_its_history(admin_client: Client) -> N
 def test_markup_in_names_arguments_and_errors_stays_text(admin_client: Client) -> None:
     row = make(SCRIPT, last_run_at=NOON, args=json.dumps([SCRIPT]), **every(10))
     PeriodicTask.objects.update(description=SCRIPT, task=SCRIPT, queue=SCRIPT)
-    store(SCRIPT, NOON, "STARTED", "FAILURE")
+    store(SCRIPT, NOON, "started", "failed")
     error = {"exc_type": SCRIPT, "exc_message": [SCRIPT]}
     TaskResult.objects.update(result=json.dumps(error))
 

@@ -14,7 +14,7 @@ def test_the_timeline_shows_what_was_and_what_comes(admin_client: Client) -> Non
     make("Often", last_run_at=NOON, **every(10))
     make("Overdue", last_run_at=NOON - 20 * MINUTE, **every(10))
     make("Every second", last_run_at=NOON, **every(1, "seconds"))
-    for number, states in enumerate((["STARTED", "SUCCESS"], ["STARTED", "FAILURE"], ["STARTED"])):
+    for number, states in enumerate((["started", "succeeded"], ["started", "failed"], ["started"])):
         store("Often", NOON - number * HOUR - MINUTE, *states)
 
     text = text_of(admin_client.get(TIMELINE))
@@ -47,10 +47,10 @@ def test_the_timeline_is_filtered(admin_client: Client, query: str, names: list[
     make("Overdue", last_run_at=NOON - 20 * MINUTE, **shared)
     PeriodicTask.objects.filter(name="Paused").update(enabled=False)
     PeriodicTask.objects.filter(name="Another app").update(task=TASK)
-    store("Failed", NOON - HOUR, "STARTED", "FAILURE")
-    store("Late", NOON - HOUR, "STARTED", "SUCCESS", late=2 * MINUTE)
-    store("Fine", NOON - HOUR, "STARTED", "SUCCESS")
-    store("Fine", NOON - 13 * HOUR, "STARTED", "FAILURE")
+    store("Failed", NOON - HOUR, "started", "failed")
+    store("Late", NOON - HOUR, "started", "succeeded", late=2 * MINUTE)
+    store("Fine", NOON - HOUR, "started", "succeeded")
+    store("Fine", NOON - 13 * HOUR, "started", "failed")
 
     answer = admin_client.get(f"{TIMELINE}?{query}")
 

@@ -6,12 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from celery import current_app
-from django.utils import timezone
 from kombu import Connection
 from kombu.exceptions import OperationalError
 from kombu.utils.objects import cached_property
 
-from scheduling.beat.due_queue import DueEntry
+from scheduling.beat.claim import Claimed
 from scheduling.beat.scheduler import DatabaseScheduler
 
 
@@ -36,17 +35,10 @@ class Beat(DatabaseScheduler):
     def connection(self) -> Connection:
         return Connection("memory://")
 
-    def apply_async(self, entry: Any, **kwargs: Any) -> Any:
-        result = super().apply_async(entry, **kwargs)
-        due = datetime.fromisoformat(entry.options["headers"]["scheduled_for"])
-        self.sent.append(Sent(entry.name, due, timezone.now(), result.id))
-        return result
-
-    def send_task(self, *args: Any, **kwargs: Any) -> Any:
-        if self.broker_is_away:
-            self.refused += 1
-            raise OperationalError("The broker is away.")
-        return super().send_task(*args, **kwargs)
+    def _send(self, claimed: list[Claimed], producer: Any) -> list[Claimed]:
+        sent = super()._send(claimed, producer)
+        self.sent += [Sent(c.row.name, c.due, c.now, str(c.run_id)) for c in sent]
+        return sent
 
     def _ensure_connected(self) -> Any:
         if self.broker_is_away:
@@ -54,8 +46,8 @@ class Beat(DatabaseScheduler):
             raise OperationalError("The broker is away.")
         return super()._ensure_connected()
 
-    def _mark(self, published: list[DueEntry]) -> None:
-        super()._mark(published)
+    def _mark(self, sent: list[Claimed]) -> None:
+        super()._mark(sent)
         self.before_commit()
 
     def run(self) -> float:

@@ -6,6 +6,7 @@ Nothing here needs a broker: messages go to one in memory.
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from queue import Empty
 from typing import Any
 
 import pytest
@@ -24,9 +25,14 @@ from django_celery_beat.models import (
 )
 from kombu.exceptions import OperationalError
 
+from scheduling.beat import batch
 from scheduling.beat.due_queue import Reload
 from scheduling.beat.scheduler import CLAIM_BATCH_SIZE, DatabaseScheduler
+from scheduling.broker.batches import publish
+from scheduling.messages import run_id
+from scheduling.models import Run
 from tests.beat.in_process import Beat
+from tests.factories import store
 from tests.project.tasks import remind
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -172,28 +178,32 @@ def test_what_the_broker_did_not_take_is_sent_later_and_in_order(beat: Beat, clo
     assert not PeriodicTask.objects.filter(enabled=True).exists()
 
 
-def test_what_was_sent_before_the_broker_went_is_not_sent_again(beat: Beat, clock: Any) -> None:
+def test_a_batch_that_the_broker_did_not_take_leaves_no_trace(
+    beat: Beat, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(5):
         make(f"Once {number}", **once(START + MINUTE + number * SECOND))
     beat.run()
     clock.shift(HOUR / 2)
-    send = beat.send_task
 
-    def send_two(*args: Any, **kwargs: Any) -> Any:
-        beat.broker_is_away = len(beat.sent) == 2
-        return send(*args, **kwargs)
+    def fail(channel: Any, messages: Any) -> Any:
+        publish(channel, messages[:2])
+        raise OperationalError("The broker went.")
 
-    beat.send_task = send_two  # type: ignore[method-assign]
-    beat.run()
-    assert len(beat.sent) == PeriodicTask.objects.filter(enabled=False).count() == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "publish", fail)
+        beat.run()
+    assert not Run.objects.exists()
+    assert not PeriodicTask.objects.filter(enabled=False).exists()
 
-    beat.send_task = send  # type: ignore[method-assign]
-    beat.broker_is_away = False
     beat.run()
     assert [s.name for s in beat.sent] == [f"Once {number}" for number in range(5)]
+    assert Run.objects.count() == PeriodicTask.objects.filter(enabled=False).count() == 5
 
 
-def test_what_was_sent_and_not_committed_is_marked_later(beat: Beat, clock: Any) -> None:
+def test_what_was_published_and_not_committed_is_published_again_under_its_id(
+    beat: Beat, clock: Any
+) -> None:
     make(**every(minutes=10))
     beat.run()
     clock.shift(10 * MINUTE)
@@ -203,11 +213,25 @@ def test_what_was_sent_and_not_committed_is_marked_later(beat: Beat, clock: Any)
 
     beat.before_commit = fail
     beat.run()
-    assert (len(beat.sent), row().total_run_count) == (1, 0)
+    assert (Run.objects.count(), row().total_run_count) == (0, 0)
 
     beat.before_commit = lambda: None
     beat.run()
-    assert (len(beat.sent), row().total_run_count) == (1, 1)
+    assert beat.sent[0].id == beat.sent[1].id == str(Run.objects.get().pk)
+    assert row().total_run_count == 1
+
+
+def test_what_a_worker_has_begun_is_not_published_again(beat: Beat, clock: Any) -> None:
+    """A beat published it and died before its commit; the worker inserted the row."""
+    some = make(**every(minutes=10), queue="begun")
+    beat.run()
+    clock.shift(10 * MINUTE)
+    store("Some", START + 10 * MINUTE, "started", pk=run_id(some.pk, START + 10 * MINUTE))
+    beat.run()
+
+    with pytest.raises(Empty), beat.connection.SimpleQueue("begun") as queue:
+        queue.get_nowait()
+    assert (Run.objects.get().state, row().total_run_count) == ("started", 1)
 
 
 def test_a_beat_that_dies_before_its_commit_leaves_the_run_to_another(clock: Any) -> None:
@@ -546,26 +570,6 @@ def test_a_message_that_the_broker_refuses_does_not_hold_up_the_others(
 
     assert dues(beat, "Wrong") == []
     assert len(dues(beat, "Good")) >= 5
-
-
-def test_what_was_sent_is_not_missed_however_long_the_database_is_away(
-    beat: Beat, clock: Any
-) -> None:
-    make(**once(START + MINUTE))
-    beat.run()
-    clock.shift(MINUTE)
-
-    def fail() -> None:
-        raise DatabaseError("The database is away.")
-
-    beat.before_commit = fail
-    beat.run()
-    clock.shift(2 * HOUR)
-    beat.run()
-    beat.before_commit = lambda: None
-    beat.run()
-
-    assert (len(beat.sent), row().total_run_count, row().enabled) == (1, 1, False)
 
 
 def test_a_pause_before_the_first_run_counts_too(beat: Beat, clock: Any) -> None:

@@ -16,7 +16,7 @@ from django.utils import timezone
 from django_celery_beat.models import ClockedSchedule, PeriodicTask
 
 from scheduling.management.commands import schedules
-from scheduling.models import Heartbeat
+from scheduling.models import Node
 from tests.factories import (
     DAY,
     HOUR,
@@ -48,12 +48,12 @@ def listed(*arguments: str, **options: Any) -> str:
 
 def make_one_of_each() -> None:
     make("Punctual", last_run_at=NOON - MINUTE, **every(10))
-    store("Punctual", NOON - MINUTE, "STARTED", "SUCCESS")
+    store("Punctual", NOON - MINUTE, "started", "succeeded")
     make("Overdue", last_run_at=NOON - 15 * MINUTE, **every(10))
-    store("Overdue", NOON - 15 * MINUTE, "STARTED", "SUCCESS", late=200 * SECOND)
+    store("Overdue", NOON - 15 * MINUTE, "started", "succeeded", late=200 * SECOND)
     make("Failing", last_run_at=NOON - HOUR, **at("3", zone="Europe/Berlin"))
     for hours in (1, 2):
-        store("Failing", NOON - hours * HOUR, "STARTED", "FAILURE")
+        store("Failing", NOON - hours * HOUR, "started", "failed")
     make("Waiting", last_run_at=NOON - 2 * SECOND, **every(10))
     make("Paused", enabled=False, **every(10))
     make("Broken", **at("30", "2"))
@@ -61,8 +61,8 @@ def make_one_of_each() -> None:
     make("Ended", enabled=False, one_off=True, clocked=once, total_run_count=1)
     later = ClockedSchedule.objects.create(clocked_time=NOON + 3 * DAY)
     make("Later", one_off=True, clocked=later)
-    Heartbeat.objects.create(beat="here:1", ticked_at=NOON - 3 * SECOND)
-    Heartbeat.objects.create(beat="ended:2", ticked_at=NOON - MINUTE)
+    Node.objects.create(name="here:1", is_worker=False, seen_at=NOON - 3 * SECOND)
+    Node.objects.create(name="ended:2", is_worker=False, seen_at=NOON - MINUTE)
 
 
 LIST = """\
@@ -116,7 +116,7 @@ def test_that_nothing_is_overdue_is_no_error() -> None:
 )
 def test_the_heartbeat_comes_first(ago: timedelta | None, words: str) -> None:
     if ago:
-        Heartbeat.objects.create(beat="here:1", ticked_at=NOON - ago)
+        Node.objects.create(name="here:1", is_worker=False, seen_at=NOON - ago)
 
     assert listed().splitlines()[0] == words
 
@@ -163,11 +163,11 @@ def test_many_schedules_are_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> N
     shared = every(10)
     for number in range(35):
         make(f"Number {number:02}", last_run_at=NOON - MINUTE, **shared)
-        store(f"Number {number:02}", NOON - MINUTE, "STARTED", "SUCCESS")
+        store(f"Number {number:02}", NOON - MINUTE, "started", "succeeded")
 
     with CaptureQueriesContext(connection) as queries:
         lines = listed().splitlines()
 
     assert [line.split()[-1] for line in lines[2:-1]] == [f"{number:02}" for number in range(35)]
-    assert all("SUCCESS" in line for line in lines[2:-1])
+    assert all("succeeded" in line for line in lines[2:-1])
     assert len(queries) <= 4 + 4  # of them, one for each chunk

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django_celery_beat.models import PeriodicTask
 from pytest_django import Settings
 
-from scheduling.models import Heartbeat
+from scheduling.models import Node
 from scheduling.runs.queries import failing
 from tests.factories import DAY, HOUR, MINUTE, NOON, SECOND, STOCK_SCHEDULER, every, make, store
 
@@ -38,20 +38,20 @@ def beat() -> None:
 
 
 def ticked(beat: str, ago: timedelta) -> None:
-    Heartbeat.objects.create(beat=beat, ticked_at=NOON - ago)
+    Node.objects.create(name=beat, is_worker=False, seen_at=NOON - ago)
 
 
 def run(name: str, *states: str) -> None:
     """The last runs of a schedule, the newest last."""
     for number, state in enumerate(reversed(states)):
-        store(name, NOON - (1 + number) * HOUR, "STARTED", state)
+        store(name, NOON - (1 + number) * HOUR, "started", state)
 
 
 def test_all_is_well(client: Client, beat: None) -> None:
     make("Punctual", last_run_at=NOON, **every(10))
     make("Paused", enabled=False, **every(10))
-    run("Punctual", "FAILURE", "FAILURE", "SUCCESS")
-    run("Paused", "FAILURE", "FAILURE")
+    run("Punctual", "failed", "failed", "succeeded")
+    run("Paused", "failed", "failed")
 
     response = client.get(URL)
 
@@ -110,7 +110,7 @@ def test_a_failing_schedule_is_an_alarm_unless_the_setting_allows_it(
     client: Client, beat: None, settings: Settings
 ) -> None:
     make("Failing", last_run_at=NOON, **every(10))
-    run("Failing", "FAILURE", "FAILURE")
+    run("Failing", "failed", "failed")
 
     assert client.get(URL).status_code == 503
     settings.HEALTH_MAX_FAILING = 1
@@ -120,16 +120,16 @@ def test_a_failing_schedule_is_an_alarm_unless_the_setting_allows_it(
 # The last runs, the newest last; HEALTH_FAILING_AFTER; whether the schedule is failing.
 LAST_RUNS = [
     ([], 1, False),
-    (["FAILURE"], 1, True),
-    (["FAILURE"], 2, False),
-    (["SUCCESS", "FAILURE"], 1, True),
-    (["SUCCESS", "FAILURE"], 2, False),
-    (["SUCCESS", "FAILURE", "FAILURE"], 2, True),
-    (["FAILURE", "FAILURE", "SUCCESS"], 2, False),
-    (["FAILURE", "SUCCESS", "FAILURE"], 2, False),
-    (["FAILURE", "REVOKED"], 2, True),
-    (["FAILURE", "FAILURE", "STARTED"], 2, True),
-    (["FAILURE", "RETRY"], 2, False),
+    (["failed"], 1, True),
+    (["failed"], 2, False),
+    (["succeeded", "failed"], 1, True),
+    (["succeeded", "failed"], 2, False),
+    (["succeeded", "failed", "failed"], 2, True),
+    (["failed", "failed", "succeeded"], 2, False),
+    (["failed", "succeeded", "failed"], 2, False),
+    (["failed", "expired"], 2, True),
+    (["failed", "failed", "started"], 2, True),
+    (["failed", "retrying"], 2, False),
 ]
 
 
@@ -141,8 +141,8 @@ def test_failing_is_what_failed_so_many_times_in_a_row(
     make("Row", **every(10))
     make("Another", **every(10))
     run("Row", *states)
-    run("Another", "SUCCESS")
-    run("Deleted", "FAILURE", "FAILURE")
+    run("Another", "succeeded")
+    run("Deleted", "failed", "failed")
 
     assert list(failing()) == (["Row"] if is_failing else [])
 
@@ -153,7 +153,7 @@ def test_whoever_may_read_the_metrics_is_told_names(
     settings.METRICS_TOKEN = "a-token"
     make("Overdue", last_run_at=NOON - 15 * MINUTE, **every(10))
     make("Failing", last_run_at=NOON, **every(10))
-    run("Failing", "FAILURE", "FAILURE")
+    run("Failing", "failed", "failed")
 
     told = client.get(URL, headers={"authorization": "Bearer a-token"}).json()
 
@@ -181,7 +181,7 @@ def test_of_many_the_first_twenty_are_named_the_longest_overdue_first(
     for number in range(30):
         row = every(10)
         make(f"Number {number}", last_run_at=NOON - 12 * MINUTE - number * SECOND, **row)
-        run(f"Number {number}", "FAILURE", "FAILURE")
+        run(f"Number {number}", "failed", "failed")
 
     with CaptureQueriesContext(connection) as queries:
         told: dict[str, Any] = client.get(URL).json()

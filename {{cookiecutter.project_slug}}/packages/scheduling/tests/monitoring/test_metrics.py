@@ -15,7 +15,7 @@ from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from pytest_django import Settings
 
-from scheduling.models import Heartbeat
+from scheduling.models import Node
 from tests.factories import DAY, HOUR, MINUTE, NOON, SECOND, STOCK_SCHEDULER, every, make, store
 
 TOKEN = "a-long-random-and-secret-token"
@@ -56,11 +56,11 @@ def read(client: Client) -> dict[tuple[str, ...], float]:
 
 def test_each_schedule_tells_how_its_runs_went(client: Client) -> None:
     make("Often", last_run_at=NOON - MINUTE, total_run_count=7, **every(10))
-    store("Often", NOON - 2 * HOUR, "STARTED", "SUCCESS", late=50 * SECOND)
-    store("Often", NOON - 30 * MINUTE, "STARTED", "SUCCESS", late=4 * SECOND)
-    store("Often", NOON - 20 * MINUTE, "STARTED", "RETRY", "RETRY", "FAILURE", late=2 * SECOND)
-    store("Often", NOON - 10 * MINUTE, "REVOKED")
-    store("Often", NOON - MINUTE, "STARTED")
+    store("Often", NOON - 2 * HOUR, "started", "succeeded", late=50 * SECOND)
+    store("Often", NOON - 30 * MINUTE, "started", "succeeded", late=4 * SECOND)
+    store("Often", NOON - 20 * MINUTE, "started", "retrying", "retrying", "failed", late=2 * SECOND)
+    store("Often", NOON - 10 * MINUTE, "expired")
+    store("Often", NOON - MINUTE, "started")
 
     values = read(client)
 
@@ -76,11 +76,11 @@ def test_each_schedule_tells_how_its_runs_went(client: Client) -> None:
         "schedule_last_hour_duration_max_seconds": 3,
     }
     assert {tuple(labels): value for _, *labels, value in flat(values) if len(labels) == 2} == {
-        ("Often", "STARTED"): 1,
-        ("Often", "RETRY"): 0,
-        ("Often", "SUCCESS"): 1,
-        ("Often", "FAILURE"): 1,
-        ("Often", "REVOKED"): 1,
+        ("Often", "started"): 1,
+        ("Often", "retrying"): 0,
+        ("Often", "succeeded"): 1,
+        ("Often", "failed"): 1,
+        ("Often", "expired"): 1,
     }
 
 
@@ -94,8 +94,8 @@ def test_what_is_paused_overdue_and_ticking_is_counted(client: Client) -> None:
     make("Paused", enabled=False, **every(10))
     once = ClockedSchedule.objects.create(clocked_time=NOON - DAY)
     make("Ended", enabled=False, one_off=True, clocked=once, total_run_count=1)
-    Heartbeat.objects.create(beat="old", ticked_at=NOON - 3 * DAY)
-    Heartbeat.objects.create(beat="older", ticked_at=NOON - 4 * DAY)
+    Node.objects.create(name="old", is_worker=False, seen_at=NOON - 3 * DAY)
+    Node.objects.create(name="older", is_worker=False, seen_at=NOON - 4 * DAY)
 
     values = read(client)
 
@@ -135,7 +135,7 @@ def test_any_name_survives(client: Client) -> None:
 
 def test_history_that_is_cleaned_up_lets_no_counter_fall(client: Client) -> None:
     make("Often", total_run_count=2, last_run_at=NOON, **every(10))
-    store("Often", NOON - MINUTE, "STARTED", "SUCCESS")
+    store("Often", NOON - MINUTE, "started", "succeeded")
 
     def counters() -> dict[str, float]:
         families = parser.text_string_to_metric_families(get(client).content.decode())
@@ -150,7 +150,7 @@ def test_history_that_is_cleaned_up_lets_no_counter_fall(client: Client) -> None
 
 def test_the_names_follow_prometheus_conventions(client: Client) -> None:
     make("Often", **every(10))
-    store("Often", NOON - MINUTE, "STARTED", "SUCCESS")
+    store("Often", NOON - MINUTE, "started", "succeeded")
 
     for family in parser.text_string_to_metric_families(get(client).content.decode()):
         assert family.documentation
@@ -172,7 +172,7 @@ def test_a_scrape_makes_six_queries_however_many_schedules_there_are(client: Cli
     shared = every(10)
     for number in range(30):
         make(f"Number {number}", last_run_at=NOON - 15 * MINUTE, **shared)
-        store(f"Number {number}", NOON - MINUTE, "STARTED", "SUCCESS")
+        store(f"Number {number}", NOON - MINUTE, "started", "succeeded")
 
     with CaptureQueriesContext(connection) as queries:
         assert read(client)["schedules_overdue",] == 30

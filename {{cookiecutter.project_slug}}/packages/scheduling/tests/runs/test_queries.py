@@ -22,7 +22,7 @@ def test_the_last_runs_of_each_schedule_are_found_in_two_queries(no_schedules: N
     for name, count in (("Often", 30), ("Seldom", 2), ("Never", 0), ("Another", 5)):
         make(name, **every(1))
         for number in range(count):
-            store(name, NOON + number * MINUTE, "STARTED", "SUCCESS")
+            store(name, NOON + number * MINUTE, "started", "succeeded")
 
     with CaptureQueriesContext(connection) as queries:
         found = last_runs(["Often", "Seldom", "Never"], 20)

@@ -123,7 +123,7 @@ def test_what_runs_once_or_expires_has_no_more_times(no_schedules: None) -> None
 
 
 def test_a_run_that_no_worker_has_taken_up_waits(no_schedules: None) -> None:
-    store("Row", NOON - 10 * MINUTE, "STARTED", "SUCCESS")
+    store("Row", NOON - 10 * MINUTE, "started", "succeeded")
 
     def waits_since(sent: datetime) -> datetime | None:
         PeriodicTask.objects.all().delete()

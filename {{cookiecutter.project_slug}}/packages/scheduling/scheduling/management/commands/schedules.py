@@ -12,12 +12,12 @@ from django_celery_beat.models import PeriodicTask
 
 from scheduling.formatting import duration, printable, relative
 from scheduling.models import Run
-from scheduling.runs import queries, status
+from scheduling.runs import nodes, queries, status
 from scheduling.runs.status import ScheduleStatus
 from scheduling.timing import TIMINGS
 
 ROWS_PER_QUERY = 200  # schedules read at once, with their last runs
-COLUMNS = "{:7} {:20} {:7} {:>6} {:>6} {:23} {}"  # only a terminal cuts the last
+COLUMNS = "{:7} {:20} {:9} {:>6} {:>6} {:23} {}"  # only a terminal cuts the last
 HEADINGS = COLUMNS.format("STATE", "NEXT", "LAST", "LATE", "TOOK", "WHEN", "SCHEDULE")
 
 
@@ -34,7 +34,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, overdue: bool, **options: Any) -> None:
         now = timezone.now()
         width = shutil.get_terminal_size().columns if self.stdout.isatty() else None
-        styles = {"overdue": self.style.ERROR, "failing": self.style.ERROR}
+        styles = {
+            "overdue": self.style.ERROR,
+            "failing": self.style.ERROR,
+            "waiting": self.style.ERROR,
+        }
         styles |= {"broken": self.style.ERROR, "paused": self.style.WARNING}
         failing, counts = queries.failing(), Counter[str]()
         self.stdout.write(f"beat: {_heartbeat(now)}\n{_cut(HEADINGS, width)}")
@@ -52,7 +56,7 @@ class Command(BaseCommand):
 
 def _rows() -> QuerySet[PeriodicTask]:
     """All rows, each with the key of its last run; ``queries.last_runs`` is for few schedules."""
-    last = Run.objects.filter(schedule=OuterRef("name")).order_by("-scheduled_for", "-queued_at")
+    last = Run.objects.filter(periodic_task=OuterRef("pk")).order_by("-scheduled_for")
     rows: QuerySet[PeriodicTask] = PeriodicTask.objects.annotate(
         last_run=Subquery(last.values("pk")[:1])
     )
@@ -69,21 +73,22 @@ def _overdue(now: datetime) -> Iterator[PeriodicTask]:
 
 def _statuses(rows: Iterator[Any], now: datetime) -> Iterator[ScheduleStatus]:
     """The status of each row, with its last run only."""
+    workers = list(nodes.living(is_worker=True, now=now))
     while chunk := list(islice(rows, ROWS_PER_QUERY)):
         keys = [row.last_run for row in chunk if row.last_run]
         runs = {run.pk: run for run in queries.summaries(Run.objects.filter(pk__in=keys))}
         for row in chunk:
             last = [runs[row.last_run]] if row.last_run in runs else []
-            yield status.status_of(row, last, now)
+            yield status.status_of(row, last, workers, now)
 
 
 def _heartbeat(now: datetime) -> str:
     if not status.has_heartbeat():
         return "its scheduler has no heartbeat"
-    if beats := queries.ticking_beats(now):
+    if beats := nodes.shown_beats(now):
         ticked = (f"{printable(beat)} ticked {relative(at, now)}" for beat, at in beats.items())
         return ", ".join(ticked)
-    last = queries.last_heartbeat()
+    last = nodes.last_heartbeat()
     return f"ticked {relative(last, now)}" if last else "never ticked"
 
 
@@ -93,17 +98,19 @@ def _state(schedule: ScheduleStatus, is_failing: bool) -> str:
         return "ended" if schedule.has_ended else "paused"
     if schedule.problem:
         return "broken"
-    return "overdue" if schedule.is_overdue else "failing" if is_failing else ""
+    if schedule.is_overdue:
+        return "overdue"
+    return "waiting" if schedule.waiting else "failing" if is_failing else ""
 
 
 def _line(schedule: ScheduleStatus, state: str, now: datetime) -> str:
     last = late = took = None
-    if schedule.waits_since:
-        last, late = "PENDING", now - schedule.waits_since
-    elif schedule.runs:
+    if schedule.runs:
         run = schedule.runs[0]
-        last, late, took = run.state, run.late, run.took
-    problem = f": {schedule.problem}" if schedule.problem else ""
+        last, late, took = run.kind, run.late, run.took
+    if schedule.waiting:
+        late = now - schedule.waiting.scheduled_for
+    problem = schedule.problem or schedule.why_waiting
     return COLUMNS.format(
         state,
         _moment(schedule.due, now) if schedule.due and schedule.row.enabled else "",
@@ -111,7 +118,7 @@ def _line(schedule: ScheduleStatus, state: str, now: datetime) -> str:
         _length(late),
         _length(took),
         _cut(status.in_words(schedule.row), 23),
-        printable(schedule.row.name + problem),
+        printable(schedule.row.name + (f": {problem}" if problem else "")),
     )
 
 

@@ -20,12 +20,12 @@ pytestmark = pytest.mark.django_db
 
 
 def test_a_run_tells_when_it_was_due_queued_started_and_done() -> None:
-    store("Nightly", NOON, "STARTED", "SUCCESS", late=5 * SECOND)
+    store("Nightly", NOON, "started", "succeeded", late=5 * SECOND)
 
     [run] = summaries(Run.objects.order_by("pk"))
 
     assert (run.schedule, run.scheduled_for, run.queued_at) == ("Nightly", NOON, NOON)
-    assert (run.state, run.late, run.took, run.retries) == ("SUCCESS", 5 * SECOND, SECOND, 0)
+    assert (run.state, run.late, run.took, run.retries) == ("succeeded", 5 * SECOND, SECOND, 0)
     stored = TaskResult.objects.values().get()
     assert (stored["periodic_task_name"], stored["task_name"]) == ("Nightly", "some.task")
     assert (stored["worker"], stored["task_args"]) == ("celery@here", "\"('x',)\"")
@@ -33,20 +33,20 @@ def test_a_run_tells_when_it_was_due_queued_started_and_done() -> None:
 
 
 def test_a_run_that_is_retried_is_one_run_that_started_when_it_was_first_tried() -> None:
-    store("Nightly", NOON, "STARTED", "RETRY")
-    store("Nightly", NOON, "STARTED", "FAILURE", retries=1, late=MINUTE)
+    store("Nightly", NOON, "started", "retrying")
+    store("Nightly", NOON, "started", "failed", retries=1, late=MINUTE)
 
     [run] = summaries(Run.objects.order_by("pk"))
 
-    assert (run.state, run.retries, run.late, run.took) == ("FAILURE", 1, 0 * SECOND, 61 * SECOND)
+    assert (run.state, run.retries, run.late, run.took) == ("failed", 1, 0 * SECOND, 61 * SECOND)
     assert TaskResult.objects.get().traceback == "Traceback …"
 
 
-@pytest.mark.parametrize("ended", ["SUCCESS", "FAILURE"])
+@pytest.mark.parametrize("ended", ["succeeded", "failed"])
 def test_a_run_that_has_ended_is_not_retried_or_started_later(ended: str) -> None:
     """Its processes write at their own pace: the first try's may come last."""
-    store("Nightly", NOON, "STARTED", ended, retries=1)
-    store("Nightly", NOON, "STARTED", "RETRY", late=MINUTE)
+    store("Nightly", NOON, "started", ended, retries=1)
+    store("Nightly", NOON, "started", "retrying", late=MINUTE)
 
     [run] = summaries(Run.objects.all())
 
@@ -55,27 +55,27 @@ def test_a_run_that_has_ended_is_not_retried_or_started_later(ended: str) -> Non
 
 def test_a_run_whose_first_start_was_not_written_started_with_the_next_try() -> None:
     """Its process was killed, and the worker's main process wrote that it is retried."""
-    store("Nightly", NOON, "RETRY")
-    store("Nightly", NOON, "STARTED", "SUCCESS", retries=1, late=MINUTE)
+    store("Nightly", NOON, "retrying")
+    store("Nightly", NOON, "started", "succeeded", retries=1, late=MINUTE)
 
     [run] = summaries(Run.objects.all())
 
-    assert (run.state, run.late, run.took) == ("SUCCESS", MINUTE, SECOND)
+    assert (run.state, run.late, run.took) == ("succeeded", MINUTE, SECOND)
 
 
 def test_a_run_that_has_ended_may_end_anew() -> None:
     """It was delivered again, as its worker died before it had acknowledged it."""
-    store("Nightly", NOON, "STARTED", "SUCCESS")
-    store("Nightly", NOON, "STARTED", "FAILURE", late=MINUTE)
+    store("Nightly", NOON, "started", "succeeded")
+    store("Nightly", NOON, "started", "failed", late=MINUTE)
 
     [run] = summaries(Run.objects.all())
 
-    assert (run.state, run.took) == ("FAILURE", 61 * SECOND)
+    assert (run.state, run.took) == ("failed", 61 * SECOND)
 
 
 def test_a_run_that_goes_on_or_never_started_has_no_duration() -> None:
-    store("Goes on", NOON, "STARTED")
-    store("Expired", NOON, "REVOKED")
+    store("Goes on", NOON, "started")
+    store("Expired", NOON, "expired")
 
     assert [
         (run.schedule, run.late is None, run.took) for run in summaries(Run.objects.order_by("pk"))
@@ -88,7 +88,7 @@ def test_a_run_that_goes_on_or_never_started_has_no_duration() -> None:
 def test_the_result_of_another_task_is_stored_and_is_no_run() -> None:
     backend = DatabaseBackend(current_app)
 
-    backend.store_result("an-id", {"answer": 42}, "SUCCESS", request=Context(task="some.task"))
+    backend.store_result("an-id", {"answer": 42}, "succeeded", request=Context(task="some.task"))
 
     assert backend.get_result("an-id") == {"answer": 42}
     assert not Run.objects.exists()
@@ -99,7 +99,7 @@ def test_headers_of_somebody_else_make_no_run(headers: dict[str, Any] | None) ->
     request = request_of("Nightly", NOON)
     request.headers = (request.headers or {}) | headers if headers else None
 
-    DatabaseBackend(current_app).store_result("an-id", None, "SUCCESS", request=request)
+    DatabaseBackend(current_app).store_result("an-id", None, "succeeded", request=request)
 
     assert TaskResult.objects.exists()
     assert not Run.objects.exists()
@@ -109,7 +109,7 @@ def test_what_is_no_text_for_a_database_is_stored() -> None:
     request = request_of("Nightly", NOON)
 
     DatabaseBackend(current_app).store_result(
-        "an-id", OSError("a\0b \udcff"), "FAILURE", traceback="a\0b \udcff", request=request
+        "an-id", OSError("a\0b \udcff"), "failed", traceback="a\0b \udcff", request=request
     )
 
     assert TaskResult.objects.get().traceback == "a\\0b \\udcff"
@@ -142,7 +142,7 @@ def test_in_a_worker_many_runs_are_written_at_once(
     monkeypatch.setattr(results, "write", write)
 
     for number in range(100):
-        store(f"Number {number}", NOON, "STARTED", "SUCCESS", late=MINUTE)
+        store(f"Number {number}", NOON, "started", "succeeded", late=MINUTE)
     recorder.end()
 
     assert {(run.late, run.took) for run in summaries(Run.objects.all())} == {(MINUTE, SECOND)}
@@ -150,7 +150,7 @@ def test_in_a_worker_many_runs_are_written_at_once(
     assert set(started) == {NOON + MINUTE}
     assert sum(written) == 200
     assert len(written) < 20
-    assert Run.objects.count() == TaskResult.objects.filter(status="SUCCESS").count() == 100
+    assert Run.objects.count() == TaskResult.objects.filter(status="succeeded").count() == 100
 
 
 @pytest.mark.django_db(transaction=True)
@@ -170,7 +170,7 @@ def test_runs_wait_for_a_database_that_is_away(
     monkeypatch.setattr(results, "write", write)
     monkeypatch.setattr(results, "DATABASE_RETRY", 0.1)
 
-    store("Nightly", NOON, "STARTED", "SUCCESS")
+    store("Nightly", NOON, "started", "succeeded")
     while "wait for the database: away" not in caplog.text:
         time.sleep(0.01)
     is_away = False
@@ -185,7 +185,7 @@ def test_a_run_that_cannot_be_written_does_not_hold_up_the_others(
     bad = TaskResult(task_id="bad", status=None)
     recorder.put((bad, None))
     for name in ("One", "Another"):
-        store(name, NOON, "STARTED", "SUCCESS")
+        store(name, NOON, "started", "succeeded")
     recorder.end()
 
     assert {run.schedule for run in Run.objects.all()} == {"One", "Another"}

@@ -1,0 +1,83 @@
+"""Claimed: a due run that beat has locked, and the rows that it gets in the ledger."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from scheduling.beat.due_queue import DueEntry
+from scheduling.messages import RunMessage, run_id
+from scheduling.models import MISSED, Run, State, Trigger
+from scheduling.runs.queries import late_after
+from scheduling.timing import count_due, next_due
+
+MADE_UP = "made up by the run before: beat or the broker was away"
+
+
+@dataclass(slots=True)
+class Claimed:
+    """An entry whose row is locked, and is as it was read."""
+
+    entry: DueEntry
+    row: Any
+    now: datetime
+    message: RunMessage | None = None
+    position: int = 0  # of its message in the batch
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is a run to send; else the entry only has runs that were missed."""
+        return self.entry.due is not None and self.entry.due <= self.now
+
+    @property
+    def due(self) -> datetime:
+        assert self.entry.due  # noqa: S101 (is_due)
+        return self.entry.due
+
+    @property
+    def run_id(self) -> UUID:
+        return run_id(self.row.pk, self.due)
+
+    @property
+    def trigger(self) -> Trigger:
+        return Trigger.CATCH_UP if self.now - self.due > late_after() else Trigger.SCHEDULE
+
+    def run(self, queue: str) -> Run:
+        """The row of the run that is sent."""
+        expires = self.message.options.get("expires") if self.message else None
+        if isinstance(expires, int):
+            expires = self.now + timedelta(seconds=expires)
+        return self._row(
+            self.run_id,
+            scheduled_for=self.due,
+            trigger=self.trigger,
+            queue=queue,
+            queued_at=self.now,
+            ready_at=self.now,
+            expires_at=expires,
+        )
+
+    def skipped(self) -> Iterator[Run]:
+        """A row for each stretch of due times that get no run of their own."""
+        entry = self.entry
+        if entry.missed_from:
+            until = min(m for m in (entry.due, entry.expires, self.now) if m)
+            others = count_due(entry.timing, entry.missed_from, until - timedelta(microseconds=1))
+            yield self._skipped(entry.missed_from, 1 + others, MISSED)
+        if self.is_due and (others := count_due(entry.timing, self.due, self.now)):
+            yield self._skipped(next_due(entry.timing, self.due), others, MADE_UP)
+
+    def _skipped(self, first: datetime, due_times: int, reason: str) -> Run:
+        return self._row(
+            run_id(self.row.pk, first),
+            scheduled_for=first,
+            due_times=due_times,
+            state=State.SKIPPED,
+            reason=reason,
+            finished_at=self.now,
+        )
+
+    def _row(self, key: UUID, **values: Any) -> Run:
+        row = self.row
+        return Run(id=key, periodic_task_id=row.pk, schedule=row.name, task=row.task, **values)
