@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from csp.constants import NONE, SELF
 from django.http import HttpRequest
+from scheduling.broker.results import result_backend
 from scheduling.defaults import *  # Celery's settings that keep the promises; override them below
 
 from .environment import *
@@ -187,9 +188,11 @@ CELERY_TIMEZONE = TIME_ZONE  # crontabs mean local time
 CELERY_TASK_SOFT_TIME_LIMIT = 5 * 60  # seconds; a hanging task must not hold its worker ...
 CELERY_TASK_TIME_LIMIT = CELERY_TASK_SOFT_TIME_LIMIT + 60  # ... and gets a minute to clean up
 CELERY_WORKER_REDIRECT_STDOUTS_LEVEL = "INFO"  # a printed mail is not a warning
+CELERY_RESULT_BACKEND = result_backend(CELERY_BROKER_URL)  # of tasks; runs have the ledger
 CELERY_BROKER_USE_SSL: dict[str, Any] | None = None
 match urlsplit(CELERY_BROKER_URL).scheme:
     case "rediss":  # kombu's default does not verify
         CELERY_BROKER_USE_SSL = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+        CELERY_REDIS_BACKEND_USE_SSL = CELERY_BROKER_USE_SSL
     case "amqps":  # nor does py-amqp's; None is the host name of the URL
         CELERY_BROKER_USE_SSL = {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None}

@@ -12,6 +12,8 @@ CELERY_BEAT_ENABLE_REMOTE_CONTROL = True  # celery inspect ping -d celerybeat@HO
 CELERY_ACCEPT_CONTENT = ["json"]  # a JSON message cannot run code, a pickle can
 CELERY_TASK_SERIALIZER = "json"
 
+CELERY_RESULT_EXPIRES = 24 * 3600  # seconds; results are read soon, and runs leave none
+
 # A worker acknowledges a task when it is done. If the worker stops or dies, the queue delivers the
 # task again, so a task may run twice. A task that ends its own process runs max_retries times more.
 CELERY_TASK_ACKS_LATE = True

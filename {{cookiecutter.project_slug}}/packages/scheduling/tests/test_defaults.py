@@ -26,7 +26,8 @@ from scheduling.conf import Conf, conf
         ("task_reject_on_worker_lost", True),
         ("worker_cancel_long_running_tasks_on_connection_loss", True),
         ("task_always_eager", False),
-        ("task_ignore_result", True),
+        ("task_ignore_result", False),
+        ("result_expires", 86_400),
         ("enable_utc", True),
     ],
 )

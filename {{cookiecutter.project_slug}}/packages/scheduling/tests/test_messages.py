@@ -1,6 +1,7 @@
 """What a row becomes as a message."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from django_celery_beat.models import PeriodicTask
@@ -15,8 +16,11 @@ def row(**columns: object) -> PeriodicTask:
 
 
 def test_a_message_says_which_run_it_is_and_never_waits_for_the_broker() -> None:
-    message = RunMessage(row(args="[1]", kwargs='{"a": 2}', queue="long", headers='{"x": "y"}'))
-    message.say_which_run(due=NOON, sent_at=NOON)
+    message = RunMessage(
+        row(pk=7, args="[1]", kwargs='{"a": 2}', queue="long", headers='{"x": "y"}')
+    )
+    key = run_id(7, NOON)
+    message.name_run(key, NOON, NOON, "schedule")
 
     assert (message.args, message.kwargs) == ([1], {"a": 2})
     assert message.options == {
@@ -24,11 +28,14 @@ def test_a_message_says_which_run_it_is_and_never_waits_for_the_broker() -> None
         "headers": {
             "x": "y",
             "periodic_task_name": "Nightly",
+            "periodic_task_id": 7,
+            "trigger": "schedule",
             "scheduled_for": "2026-06-01T12:00:00+00:00",
             "queued_at": "2026-06-01T12:00:00+00:00",
         },
-        "ignore_result": False,
+        "ignore_result": True,
         "retry": False,
+        "task_id": str(key),
     }
 
 
@@ -47,8 +54,8 @@ def test_a_row_that_cannot_be_a_message_says_why(columns: dict[str, str], reason
 
 
 def test_a_run_has_one_id_and_each_other_run_its_own() -> None:
-    first = run_id(row(pk=1, total_run_count=0), NOON)
+    first = run_id(1, NOON)
 
-    assert first == run_id(row(pk=1, total_run_count=0), NOON)
-    assert first != run_id(row(pk=1, total_run_count=1), NOON)
-    assert first != run_id(row(pk=2, total_run_count=0), NOON)
+    assert first == run_id(1, NOON.astimezone(ZoneInfo("Europe/Berlin")))
+    assert first != run_id(1, NOON + timedelta(microseconds=1))
+    assert first != run_id(2, NOON)

@@ -61,7 +61,7 @@ def test_a_thread_and_connections_made_earlier():
 
 def test_results_stay_here():
     result = add.delay(1, 2)
-    add.backend.store_result(result.id, 3, "succeeded")
+    add.backend.store_result(result.id, 3, "SUCCESS")
     assert result.get(timeout=10) == 3
     assert arrived() == []
 

@@ -58,15 +58,19 @@ class Claimed:
             expires_at=expires,
         )
 
-    def skipped(self) -> Iterator[Run]:
-        """A row for each stretch of due times that get no run of their own."""
+    def missed(self) -> Iterator[Run]:
+        """A row for the stretch of due times that are too old to be made up, if there is one."""
         entry = self.entry
         if entry.missed_from:
             until = min(m for m in (entry.due, entry.expires, self.now) if m)
             others = count_due(entry.timing, entry.missed_from, until - timedelta(microseconds=1))
             yield self._skipped(entry.missed_from, 1 + others, MISSED)
-        if self.is_due and (others := count_due(entry.timing, self.due, self.now)):
-            yield self._skipped(next_due(entry.timing, self.due), others, MADE_UP)
+
+    def made_up(self) -> Iterator[Run]:
+        """A row for the stretch of due times that the run which is sent stands for."""
+        timing = self.entry.timing
+        if others := count_due(timing, self.due, self.now):
+            yield self._skipped(next_due(timing, self.due), others, MADE_UP)
 
     def _skipped(self, first: datetime, due_times: int, reason: str) -> Run:
         return self._row(

@@ -36,7 +36,7 @@ from scheduling.beat.claim import Claimed
 from scheduling.beat.due_queue import POLL_EVERY, DueEntry, DueQueue
 from scheduling.beat.recovery import RECOVER_EVERY, recover
 from scheduling.messages import RunMessage
-from scheduling.models import MISSED, Node, Run
+from scheduling.models import Node, Run
 from scheduling.runs.nodes import GONE_AFTER, HEARTBEAT_EVERY
 from scheduling.timing import celery_schedule, next_due
 
@@ -143,19 +143,17 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
             producer = self.producer  # connects, before anything is locked
             with defer_signals(), transaction.atomic():
                 claimed = self._lock(due, timezone.now())
-                skipped = [run for c in claimed for run in c.skipped()]
+                missed = [run for c in claimed for run in c.missed()]
                 sent = self._send([c for c in claimed if c.is_due], producer)
-                Run.objects.bulk_create(skipped, ignore_conflicts=True)
+                made_up = [run for c in sent for run in c.made_up()]
+                Run.objects.bulk_create([*missed, *made_up], ignore_conflicts=True)
                 self._mark(sent)
-            for run in skipped:
-                if run.reason == MISSED:
-                    logger.warning(
-                        "beat: Skipped %s: missed for longer than beat_cron_starting_deadline, "
-                        "%s s; due times: %s",
-                        run,
-                        self.queue.deadline,
-                        run.due_times,
-                    )
+            for run in missed:
+                logger.warning(
+                    "beat: Skipped %s: missed for longer than beat_cron_starting_deadline, %s s; "
+                    "due times: %s",
+                    *(run, self.queue.deadline, run.due_times),
+                )
             for c in claimed:
                 c.entry.missed_from = None
                 if c.entry.due is None:

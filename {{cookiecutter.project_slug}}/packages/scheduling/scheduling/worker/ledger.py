@@ -57,7 +57,7 @@ def run_of(task: str, task_id: str, headers: Mapping[str, Any] | None, queue: st
 def run_of_request(request: Any) -> Run | None:
     """The same for a task's request."""
     queue = (request.delivery_info or {}).get("routing_key") or ""
-    return run_of(request.task, request.id, request.headers, queue)
+    return run_of(getattr(request, "task", ""), request.id, request.headers, queue)
 
 
 def begin(request: Any) -> bool:

@@ -12,7 +12,7 @@ from django_celery_beat.models import (
     PeriodicTask,
 )
 
-from scheduling.models import Pause
+from scheduling.models import Pause, Run
 from tests.admin.pages import (
     LIST,
     TASK,
@@ -72,11 +72,14 @@ def test_a_run_now_is_sent_as_beat_would(
     [message] = sent("quick")
     headers = message.headers
     assert headers["task"] == TASK
-    assert headers["ignore_result"] is False
+    assert headers["ignore_result"] is True
     assert datetime.fromisoformat(headers["expires"]) == NOON + timedelta(seconds=90)
     assert headers["customer"] == "x"
     assert headers["periodic_task_name"] == "Row"
     assert headers["scheduled_for"] == headers["queued_at"] == NOON.isoformat()
+    run = Run.objects.get()
+    assert (str(run.pk), run.periodic_task, run.trigger) == (headers["id"], row, "manual")
+    assert (run.state, run.queue, run.scheduled_for) == ("sent", "quick", NOON)
     assert message.properties["priority"] == 7
     row.refresh_from_db()
     assert row.last_run_at == NOON - MINUTE

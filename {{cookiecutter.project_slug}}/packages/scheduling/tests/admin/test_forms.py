@@ -48,7 +48,7 @@ def test_a_form_refuses_what_no_worker_could_run(
 
 def test_a_form_that_is_right_is_saved(admin_client: Client) -> None:
     add = reverse("admin:django_celery_beat_periodictask_add")
-    assert f"{TASK}: Delete history older than" in text_of(admin_client.get(add))
+    assert f"{TASK}: Delete runs older than" in text_of(admin_client.get(add))
 
     answer = admin_client.post(add, form(headers='{"customer": "x"}'), follow=True)
 

@@ -14,7 +14,6 @@ from django_celery_beat.models import (
     IntervalSchedule,
     PeriodicTask,
 )
-from django_celery_results.models import TaskResult
 from pytest_django import Settings
 
 from scheduling.models import Node, Run
@@ -115,12 +114,18 @@ def test_badges_tell_what_code_declares_and_an_operator_changed(admin_client: Cl
     )
 
 
-def test_what_no_worker_takes_up_is_said(admin_client: Client) -> None:
+def test_why_a_run_waits_is_said(admin_client: Client) -> None:
     make("Row", last_run_at=NOON - 3 * MINUTE, **every(10))
+    store("Row", NOON - 3 * MINUTE, "sent")
 
-    assert '<strong class="bad">No worker</strong> took up the run sent at' in text_of(
-        admin_client.get(LIST)
-    )
+    text = text_of(admin_client.get(LIST))
+    assert '<strong class="bad">Waits</strong> since' in text
+    assert "no worker consumes the queue &#x27;celery&#x27;" in text
+
+    worker = Node(name="celery@a", is_worker=True, seen_at=NOON, queues=["celery"], slots=2, busy=2)
+    worker.save()
+    text = text_of(admin_client.get(LIST))
+    assert "all workers of the queue &#x27;celery&#x27; are busy: celery@a" in text
 
 
 def test_a_row_that_cannot_run_says_why(admin_client: Client) -> None:
@@ -157,10 +162,7 @@ def test_the_page_of_a_schedule_shows_runs_times_and_changes(admin_client: Clien
 
     assert "<dd>every hour, UTC</dd>" in text
     assert '<svg class="chart"' in text
-    assert (
-        reverse("admin:django_celery_results_taskresult_change", args=[Run.objects.get().pk])
-        in text
-    )
+    assert reverse("admin:scheduling_run_change", args=[Run.objects.get().pk]) in text
     for hour in range(13, 23):
         assert f">{hour}:00:00</time>" in text
     assert "admin: Paused." in text and "admin: Resumed." in text
@@ -187,18 +189,25 @@ def test_a_schedule_that_is_renamed_keeps_its_history(admin_client: Client) -> N
         in messages(admin_client.post(page_of(row), data, follow=True))[0]
     )
 
-    assert [run.schedule for run in Run.objects.all()] == ["New"]
-    assert TaskResult.objects.filter(periodic_task_name="New").exists()
+    assert '<svg class="chart"' in text_of(admin_client.get(page_of(row)))
 
 
 def test_markup_in_names_arguments_and_errors_stays_text(admin_client: Client) -> None:
     row = make(SCRIPT, last_run_at=NOON, args=json.dumps([SCRIPT]), **every(10))
     PeriodicTask.objects.update(description=SCRIPT, task=SCRIPT, queue=SCRIPT)
-    store(SCRIPT, NOON, "started", "failed")
-    error = {"exc_type": SCRIPT, "exc_message": [SCRIPT]}
-    TaskResult.objects.update(result=json.dumps(error))
+    run = store(SCRIPT, NOON, "started", "failed")
+    Run.objects.update(error=SCRIPT, reason=SCRIPT, worker=SCRIPT, traceback=SCRIPT)
 
-    for url in (LIST, page_of(row), TIMELINE, f"{TIMELINE}?q={SCRIPT}&app={SCRIPT}"):
+    runs = reverse("admin:scheduling_run_changelist")
+    page_of_run = reverse("admin:scheduling_run_change", args=[run.pk])
+    for url in (
+        LIST,
+        page_of(row),
+        runs,
+        page_of_run,
+        TIMELINE,
+        f"{TIMELINE}?q={SCRIPT}&app={SCRIPT}",
+    ):
         text = text_of(admin_client.get(url))
         assert SCRIPT not in text, url
     asked = admin_client.post(LIST, {"action": "pause", "_selected_action": [row.pk]})

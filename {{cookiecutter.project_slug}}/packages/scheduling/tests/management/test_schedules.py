@@ -54,7 +54,8 @@ def make_one_of_each() -> None:
     make("Failing", last_run_at=NOON - HOUR, **at("3", zone="Europe/Berlin"))
     for hours in (1, 2):
         store("Failing", NOON - hours * HOUR, "started", "failed")
-    make("Waiting", last_run_at=NOON - 2 * SECOND, **every(10))
+    make("Waiting", last_run_at=NOON - 20 * SECOND, **every(10))
+    store("Waiting", NOON - 20 * SECOND, "sent")
     make("Paused", enabled=False, **every(10))
     make("Broken", **at("30", "2"))
     once = ClockedSchedule.objects.create(clocked_time=NOON - DAY)
@@ -67,17 +68,18 @@ def make_one_of_each() -> None:
 
 LIST = """\
 beat: here:1 ticked 3 s ago
-STATE   NEXT                 LAST      LATE   TOOK WHEN                    SCHEDULE
-broken                                             at 30:02, UTC           Broken: ValueError: \
+STATE   NEXT                 LAST        LATE   TOOK WHEN                    SCHEDULE
+broken                                               at 30:02, UTC           Broken: ValueError: \
 Invalid end range: 30 > 23.
-ended                                              once at 2026-05-31 12:… Ended
-failing 03:00 in 13 h        FAILURE    0 s    1 s at 03:00, Europe/Berlin Failing
-        04 Jun in 3 d                              once at 2026-06-04 12:… Later
-overdue 13:55 5 min ago      SUCCESS  3 min    1 s every 10 minutes        Overdue
-paused                                             every 10 minutes        Paused
-        14:09 in 9 min       SUCCESS    0 s    1 s every 10 minutes        Punctual
-        14:09 in 9 min       PENDING    2 s        every 10 minutes        Waiting
-8 schedules, 1 broken, 1 ended, 1 failing, 1 overdue, 1 paused
+ended                                                once at 2026-05-31 12:… Ended
+failing 03:00 in 13 h        failed       0 s    1 s at 03:00, Europe/Berlin Failing
+        04 Jun in 3 d                                once at 2026-06-04 12:… Later
+overdue 13:55 5 min ago      late       3 min    1 s every 10 minutes        Overdue
+paused                                               every 10 minutes        Paused
+        14:09 in 9 min       succeeded    0 s    1 s every 10 minutes        Punctual
+waiting 14:09 in 9 min       waiting     20 s        every 10 minutes        Waiting: \
+no worker consumes the queue 'celery'
+8 schedules, 1 broken, 1 ended, 1 failing, 1 overdue, 1 paused, 1 waiting
 """
 
 
@@ -90,14 +92,15 @@ def test_the_list_says_what_was_and_what_comes() -> None:
 def test_only_what_is_overdue_is_listed_and_is_an_error() -> None:
     make_one_of_each()
     make("Longer", last_run_at=NOON - 19 * MINUTE, **every(10))
+    store("Waiting", NOON - 2 * MINUTE, "sent")
     output = StringIO()
 
-    with pytest.raises(CommandError, match="Overdue: 2") as raised:
+    with pytest.raises(CommandError, match="Overdue: 3") as raised:
         call_command("schedules", "--overdue", stdout=output)
 
     assert raised.value.returncode == 1
     lines = output.getvalue().splitlines()[2:]
-    assert [line.split()[-1] for line in lines] == ["Longer", "Overdue"]
+    assert [line.split()[-1] for line in lines] == ["Longer", "Overdue", "'celery'"]
 
 
 def test_that_nothing_is_overdue_is_no_error() -> None:
@@ -170,4 +173,4 @@ def test_many_schedules_are_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> N
 
     assert [line.split()[-1] for line in lines[2:-1]] == [f"{number:02}" for number in range(35)]
     assert all("succeeded" in line for line in lines[2:-1])
-    assert len(queries) <= 4 + 4  # of them, one for each chunk
+    assert len(queries) <= 5 + 4  # of them, one for each chunk

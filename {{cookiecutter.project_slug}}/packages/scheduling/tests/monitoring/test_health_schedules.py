@@ -58,8 +58,11 @@ def test_all_is_well(client: Client, beat: None) -> None:
     assert response.status_code == 200
     assert response.json() == {
         "beat": {"age": 3.0},
+        "workers": {"count": 0},
         "overdue": {"count": 0},
+        "waiting": {"count": 0},
         "failing": {"count": 0},
+        "lost": {"count": 0},
         "paused": {"count": 1},
     }
 
@@ -155,10 +158,15 @@ def test_whoever_may_read_the_metrics_is_told_names(
     make("Failing", last_run_at=NOON, **every(10))
     run("Failing", "failed", "failed")
 
+    make("Waiting", last_run_at=NOON, **every(10))
+    store("Waiting", NOON - 2 * MINUTE, "sent")
+    Node(name="celery@a/1", is_worker=True, seen_at=NOON - SECOND, queues=["other"], slots=1).save()
+
     told = client.get(URL, headers={"authorization": "Bearer a-token"}).json()
 
     assert told == {
         "beat": {"age": 3.0, "beats": {"here:1": 3.0}},
+        "workers": {"count": 1, "workers": {"celery@a/1": 1.0}},
         "overdue": {
             "count": 1,
             "first": [{"name": "Overdue", "due": "2026-06-01T11:55:00Z", "seconds": 300.0}],
@@ -167,6 +175,18 @@ def test_whoever_may_read_the_metrics_is_told_names(
             "count": 1,
             "first": [{"name": "Failing", "failed_at": "2026-06-01T11:00:01Z"}],
         },
+        "waiting": {
+            "count": 1,
+            "first": [
+                {
+                    "name": "Waiting",
+                    "due": "2026-06-01T11:58:00Z",
+                    "seconds": 120.0,
+                    "why": "no worker consumes the queue 'celery'",
+                }
+            ],
+        },
+        "lost": {"count": 0},
         "paused": {"count": 0},
     }
     assert "Overdue" not in client.get(URL).content.decode()
@@ -190,7 +210,7 @@ def test_of_many_the_first_twenty_are_named_the_longest_overdue_first(
     names = [schedule["name"] for schedule in told["overdue"]["first"]]
     assert names == [f"Number {number}" for number in range(29, 9, -1)]
     assert len(told["failing"]["first"]) == 20
-    assert len(queries) == 7
+    assert len(queries) == 12
 
 
 def test_it_is_read_and_never_kept(client: Client) -> None:

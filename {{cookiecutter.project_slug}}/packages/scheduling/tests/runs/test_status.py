@@ -12,6 +12,7 @@ from django_celery_beat.models import (
     SolarSchedule,
 )
 
+from scheduling.models import Node
 from scheduling.runs.status import in_words, overdue, statuses, upcoming
 from tests.factories import DAY, HOUR, MINUTE, NOON, at, every, make, store
 
@@ -122,16 +123,29 @@ def test_what_runs_once_or_expires_has_no_more_times(no_schedules: None) -> None
     assert list(upcoming(row, NOON)) == [NOON + HOUR, NOON + 2 * HOUR]
 
 
-def test_a_run_that_no_worker_has_taken_up_waits(no_schedules: None) -> None:
-    store("Row", NOON - 10 * MINUTE, "started", "succeeded")
+@pytest.mark.parametrize(
+    ("queues", "busy", "why"),
+    [
+        (["other"], 0, "no worker consumes the queue 'celery'"),
+        (["celery", "other"], 2, "all workers of the queue 'celery' are busy: celery@a"),
+        (["celery"], 1, "the queue 'celery' has a free worker, which has not begun it yet"),
+    ],
+)
+def test_a_run_that_no_worker_has_begun_says_why(
+    no_schedules: None, queues: list[str], busy: int, why: str
+) -> None:
+    row = make("Row", **every(10))
+    store("Row", NOON, "sent")
+    now = NOON + MINUTE
+    Node(name="celery@a", is_worker=True, seen_at=now, queues=queues, slots=2, busy=busy).save()
+    Node(name="gone", is_worker=True, seen_at=NOON - MINUTE, queues=["celery"], slots=2).save()
 
-    def waits_since(sent: datetime) -> datetime | None:
-        PeriodicTask.objects.all().delete()
-        [status] = statuses([make("Row", last_run_at=sent, **every(10))], NOON)
-        return status.waits_since
+    [status] = statuses([row], now)
+    assert (status.waiting and status.waiting.scheduled_for, status.why_waiting) == (NOON, why)
 
-    assert waits_since(NOON - 10 * MINUTE) is None
-    assert waits_since(NOON) == NOON
+    store("Row", NOON, "started")
+    [status] = statuses([row], now)
+    assert (status.waiting, status.why_waiting) == (None, "")
 
 
 WORDS = [

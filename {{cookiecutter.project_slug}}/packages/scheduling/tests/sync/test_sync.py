@@ -11,15 +11,13 @@ from django.core.management import CommandError, call_command
 from django.core.management.color import no_style
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
 from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask, PeriodicTasks
-from django_celery_results.models import TaskResult
 from pytest_django import Settings
 
 from scheduling.apps import seed_after_migrate
 from scheduling.declare import discovery
 from scheduling.declare.schedule import Schedule
-from scheduling.models import Declaration, Run
+from scheduling.models import Declaration
 from scheduling.sync.apply import seed
 from scheduling.sync.plan import Update, match, plan, stored, stored_values
 from scheduling.sync.report import report
@@ -285,17 +283,6 @@ def test_the_old_name_may_be_given_to_a_new_schedule_once_it_is_free() -> None:
     seed([some(name="New"), some()])
 
     assert row("New").pk == key != row().pk
-
-
-def test_the_history_of_runs_goes_to_the_new_name() -> None:
-    seed([some()])
-    result = TaskResult.objects.create(task_id="1", periodic_task_name="Some")
-    Run.objects.create(result=result, schedule="Some", scheduled_for=timezone.now())
-
-    seed([some(name="New", renamed_from="Some")])
-
-    assert Run.objects.get().schedule == "New"
-    assert TaskResult.objects.filter(periodic_task_name="New").exists()
 
 
 def test_renamed_from_a_name_that_never_was_adds() -> None:

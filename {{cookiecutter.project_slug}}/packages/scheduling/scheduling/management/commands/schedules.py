@@ -28,7 +28,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--overdue",
             action="store_true",
-            help="only those whose run beat should have sent; exit 1 if there are any",
+            help="only those whose run is not sent or not begun in time; exit 1 if there are any",
         )
 
     def handle(self, *args: Any, overdue: bool, **options: Any) -> None:
@@ -64,8 +64,10 @@ def _rows() -> QuerySet[PeriodicTask]:
 
 
 def _overdue(now: datetime) -> Iterator[PeriodicTask]:
-    """The overdue rows, the longest overdue first."""
-    keys = iter(status.overdue(now))
+    """The overdue rows, the longest overdue first; then those whose runs wait for a worker."""
+    waiting = queries.waiting(now).order_by("scheduled_for")
+    found = dict.fromkeys([*status.overdue(now), *waiting.values_list("periodic_task", flat=True)])
+    keys = iter(found)
     while chunk := list(islice(keys, ROWS_PER_QUERY)):
         rows = _rows().in_bulk(chunk)
         yield from (rows[key] for key in chunk if key in rows)
