@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from queue import Empty
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import time_machine
 from celery import current_app
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, IntegrityError, connection
 from django.test.utils import CaptureQueriesContext
 from django_celery_beat import schedulers
 from django_celery_beat.models import (
@@ -30,7 +31,7 @@ from scheduling.beat.due_queue import Reload
 from scheduling.beat.scheduler import CLAIM_BATCH_SIZE, DatabaseScheduler
 from scheduling.broker.batches import publish
 from scheduling.messages import run_id
-from scheduling.models import Run
+from scheduling.models import MISSED, Run
 from tests.beat.in_process import Beat
 from tests.factories import store
 from tests.project.tasks import remind
@@ -278,6 +279,92 @@ def test_what_runs_once_is_disabled_as_it_is_claimed(beat: Beat, clock: Any, mad
 
     assert dues(beat) == [START + MINUTE]
     assert (row().enabled, row().total_run_count) == (False, 1)
+
+
+def ledger(name: str = "Some") -> list[tuple[datetime, str, str, int]]:
+    """What the ledger says of a schedule's due times, in their order."""
+    runs = Run.objects.filter(schedule=name).order_by("scheduled_for")
+    return list(runs.values_list("scheduled_for", "state", "trigger", "due_times"))
+
+
+def test_each_run_that_is_sent_is_a_row(beat: Beat, clock: Any) -> None:
+    some = make(**every(minutes=10), expire_seconds=90, queue="reports")
+    beat.run()
+    clock.shift(10 * MINUTE + SECOND)
+    beat.run()
+
+    run = Run.objects.get()
+    now = START + 10 * MINUTE + SECOND
+    assert (run.periodic_task, run.schedule, run.task) == (some, "Some", "some.task")
+    assert (run.state, run.trigger, run.queue) == ("sent", "schedule", "reports")
+    assert run.scheduled_for == START + 10 * MINUTE
+    assert run.queued_at == run.ready_at == now
+    assert run.expires_at == now + 90 * SECOND
+
+
+def test_due_times_that_one_run_makes_up_are_one_row(beat: Beat, clock: Any) -> None:
+    make(**crontab())
+    make("Interval", **every(minutes=1))
+    beat.run()
+    beat.broker_is_away = True
+    clock.shift(10 * MINUTE)
+    beat.run()
+    beat.broker_is_away = False
+    beat.run()
+
+    noon = START.replace(second=0, microsecond=0)
+    assert ledger() == [
+        (noon + MINUTE, "sent", "catch-up", 1),
+        (noon + 2 * MINUTE, "skipped", "schedule", 9),
+    ]
+    assert ledger("Interval") == [
+        (START + MINUTE, "sent", "catch-up", 1),
+        (START + 2 * MINUTE, "skipped", "schedule", 9),
+    ]
+
+
+@pytest.mark.parametrize("beats", [1, 2])
+def test_what_was_missed_for_too_long_is_one_row(clock: Any, beats: int) -> None:
+    make(**crontab(minute="0"))
+    make("Once", **once(START + MINUTE))
+    Beat().run()
+    clock.shift(10 * HOUR)
+    crowd = [Beat() for _ in range(beats)]
+    for beat in crowd:
+        beat.queue.poll_changes()
+    for beat in crowd:
+        beat.run()
+        beat.run()
+
+    noon = START.replace(second=0, microsecond=0)
+    assert ledger() == [
+        (noon + HOUR, "skipped", "schedule", 9),
+        (noon + 10 * HOUR, "sent", "schedule", 1),
+    ]
+    assert ledger("Once") == [(START + MINUTE, "skipped", "schedule", 1)]
+    assert set(Run.objects.filter(state="skipped").values_list("reason", flat=True)) == {MISSED}
+
+
+def test_a_beat_that_was_held_up_skips_nothing_that_another_has_sent(clock: Any) -> None:
+    make(**every(hours=1))
+    frozen, other = Beat(), Beat()
+    frozen.run()
+    other.run()
+    for _ in range(3):
+        clock.shift(HOUR)
+        other.run()
+    frozen.run()
+
+    assert [state for _, state, _, _ in ledger()] == ["sent"] * 3
+    assert frozen.sent == []
+
+
+def test_the_table_refuses_a_second_row_for_a_due_time(beat: Beat) -> None:
+    some = make(**every(minutes=1))
+    store("Some", START, "sent")
+
+    with pytest.raises(IntegrityError):
+        Run.objects.create(id=uuid4(), periodic_task=some, schedule="Some", scheduled_for=START)
 
 
 NIGHTLY_DUE = datetime(2026, 6, 2, 3, tzinfo=UTC)
