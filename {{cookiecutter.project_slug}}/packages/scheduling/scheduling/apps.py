@@ -26,7 +26,7 @@ class SchedulingConfig(AppConfig):
 
         # kombu resolves a URL's scheme when it opens the first connection.
         TRANSPORT_ALIASES.update(
-            dict.fromkeys(["redis", "rediss"], "scheduling.broker.transport:Transport")
+            dict.fromkeys(["redis", "rediss"], "scheduling.broker.waiting:Transport")
         )
         post_migrate.connect(seed_after_migrate, sender=self)  # after the migrations of all apps
 
