@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable
 from datetime import datetime
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any
 
@@ -29,6 +29,7 @@ from scheduling.models import FINISHED, Run
 
 WRITE_BATCH_SIZE = 500
 WRITE_EVERY = 0.1  # seconds between two batches
+IDLE_SECONDS = 10  # then the connection is closed
 DATABASE_RETRY = 5.0  # seconds between two tries while the database is away
 MAX_PENDING = 100_000  # records that wait for the database
 Record = tuple[TaskResult, Run | None]
@@ -194,7 +195,7 @@ class Recorder(Thread):
 
     def run(self) -> None:
         try:
-            while first := self.records.get():
+            while first := self.wait():
                 batch = [first]
                 while not self.records.empty() and len(batch) < WRITE_BATCH_SIZE:
                     if not (record := self.records.get()):
@@ -204,6 +205,14 @@ class Recorder(Thread):
                 self.ending.wait(WRITE_EVERY)
         finally:
             connection.close()  # this thread's
+
+    def wait(self) -> Record | None:
+        """The next record; None at the end."""
+        try:
+            return self.records.get(timeout=IDLE_SECONDS)
+        except Empty:
+            connection.close()
+            return self.records.get()
 
     def keep(self, batch: list[Record]) -> None:
         while True:

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Iterator
+from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery import current_app
 from celery.app.task import Context
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django_celery_results.models import TaskResult
 
 from scheduling.models import Run
@@ -190,3 +192,24 @@ def test_a_run_that_cannot_be_written_does_not_hold_up_the_others(
 
     assert {run.schedule for run in Run.objects.all()} == {"One", "Another"}
     assert "history: bad is not kept" in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_recorder_that_idles_gives_its_connection_back(
+    monkeypatch: pytest.MonkeyPatch, recorder: results.Recorder
+) -> None:
+    def close() -> None:
+        connection.close()
+        closed.set()
+
+    closed = Event()
+    monkeypatch.setattr(results, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(results, "connection", SimpleNamespace(close=close))
+
+    for due in (NOON, NOON + MINUTE):
+        store("Nightly", due, "STARTED", "SUCCESS")
+        assert closed.wait(60)
+        closed.clear()
+    recorder.end()
+
+    assert Run.objects.count() == 2
