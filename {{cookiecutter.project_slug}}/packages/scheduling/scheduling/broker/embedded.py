@@ -19,9 +19,11 @@ class StartsServer:
 
     def _connect(self) -> socket.socket:
         try:
+            server.check_socket(Path(self.path))
             return super()._connect()  # type: ignore[misc, no-any-return]
         except (FileNotFoundError, ConnectionRefusedError):
             server.start(Path(self.directory))
+            server.check_socket(Path(self.path))
             return super()._connect()  # type: ignore[misc, no-any-return]
 
 
