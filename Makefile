@@ -10,7 +10,6 @@ CODE := tests benchmarks docs
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast canary lint format screenshots
 .PHONY: benchmark benchmark-seeding benchmark-faults benchmark-beat benchmark-history
-.PHONY: benchmark-transport
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -63,9 +62,6 @@ benchmark-beat: $(FETCHED_UV) ## Measure beat at 10,000 and 100,000 schedules, n
 
 benchmark-history: $(FETCHED_UV) ## Measure what the run history costs a worker, and its queries
 	$(UV) run python -m benchmarks.history
-
-benchmark-transport: $(FETCHED_UV) ## Measure how messages are taken from Redis, and kill their consumers
-	$(UV) run python -m benchmarks.transport
 
 .uv/bin/uv:
 	python3 -m venv .uv

@@ -6,6 +6,7 @@ The same scenarios next to stock beat: benchmarks/faults.py.
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -109,23 +110,40 @@ for _ in range(50):
 """
 
 
+@contextmanager
+def worker(place: Arena, log: Path, *arguments: str) -> Iterator[None]:
+    place.env["CELERY_TASK_DEFAULT_QUEUE"] = "tasks"  # not the one that the arena takes from
+    process = place.start_celery("worker", "--loglevel=info", *arguments, log=log)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+        place.env["CELERY_TASK_DEFAULT_QUEUE"] = faults.QUEUE
+
+
+def count_users_50_times(place: Arena, log: Path) -> None:
+    done = log.read_text().count("succeeded in") + 50
+    place.manage("shell", "-v", "0", "-c", SEND_50)
+    wait_for(lambda: log.read_text().count("succeeded in") == done, "50 tasks")
+
+
 def test_workers_survive_a_restart_of_postgres_on_their_connections(
     place: Arena, tmp_path: Path
 ) -> None:
-    place.env["CELERY_TASK_DEFAULT_QUEUE"] = "tasks"  # not the one that the arena takes from
     log = tmp_path / "worker.log"
-    worker = place.start_celery("worker", "--loglevel=info", "--concurrency=2", log=log)
-    try:
+    with worker(place, log, "--concurrency=2"):
         before = place.connections()
-        place.manage("shell", "-v", "0", "-c", SEND_50)
-        wait_for(lambda: log.read_text().count("succeeded in") == 50, "50 tasks")
+        count_users_50_times(place, log)
         assert place.connections() - before < 10
         place.postgres.stop()
         place.postgres.start()
-        place.manage("shell", "-v", "0", "-c", SEND_50)
-        wait_for(lambda: log.read_text().count("succeeded in") == 100, "50 more")
+        count_users_50_times(place, log)
         assert "raised unexpected" not in log.read_text()
-    finally:
-        worker.terminate()
-        worker.wait(timeout=60)
-        place.env["CELERY_TASK_DEFAULT_QUEUE"] = faults.QUEUE
+
+
+def test_a_pool_of_threads_keeps_no_connection_for_each(place: Arena, tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    with worker(place, log, "--pool=threads", "--concurrency=30"):
+        count_users_50_times(place, log)
+        wait_for(lambda: place.open_connections() == 0, "the last task's connection to be closed")

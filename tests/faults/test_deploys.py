@@ -150,17 +150,6 @@ def test_what_a_killed_process_of_the_pool_had_begun_is_done_at_once(deploy: Dep
     deploy.wait_until_done(5)
 
 
-def test_a_worker_takes_messages_as_no_kill_can_lose_them(deploy: Deploy) -> None:
-    """What that is, the service's own tests say: packages/scheduling/tests/broker/test_transport.py."""
-    deploy.start_worker()
-
-    with deploy.place.redis.client() as client:
-        deploy.wait(
-            lambda: any(found["cmd"] == "blmove" for found in client.client_list()),
-            "a worker that waits by BLMOVE",
-        )
-
-
 def test_a_worker_that_is_stopped_finishes_what_it_has_begun(deploy: Deploy) -> None:
     deploy.set_times(soft_shutdown=8, visibility=3600)
     worker = in_the_middle_of_two(deploy, REMAP_SIGTERM="SIGQUIT")

@@ -147,6 +147,13 @@ class Arena:
             row = connection.execute("SELECT sum(sessions) FROM pg_stat_database").fetchone()
         return int(row[0]) if row else 0
 
+    def open_connections(self) -> int:
+        """How many clients Postgres has now, without this one."""
+        query = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+        with psycopg.connect(self.env["DATABASE_URL"]) as connection:
+            row = connection.execute(query).fetchone()
+        return int(row[0]) - 1 if row else 0
+
     def wait_for_message(self, count: int = 1, since: int = 0) -> None:
         try:
             wait_for(lambda: len(self.messages) >= since + count, f"{count} messages")

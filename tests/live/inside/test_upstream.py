@@ -1,4 +1,4 @@
-"""What beat/scheduler.py, broker/transport.py and worker/request.py override of Celery, kombu and
+"""What beat/scheduler.py, broker/waiting.py and worker/request.py override of Celery, kombu and
 django-celery-beat.
 
 A release that changes one of these may need a change there: read its new text, and if ours still
@@ -19,7 +19,7 @@ from celery import beat as celery_beat
 from celery.worker import request
 from django_celery_beat import schedulers
 from django_celery_beat.models import PeriodicTask
-from kombu.transport import redis, virtual
+from kombu.transport import redis
 
 RELIED_ON = {
     celery_beat.Scheduler.__init__: "8ee14a22ba6a",
@@ -35,11 +35,6 @@ RELIED_ON = {
     schedulers.DatabaseScheduler.update_from_dict: "5f5571eed7f5",
     PeriodicTask.save: "dd6fa4b8ebee",
     redis.Channel._connparams: "517586669aa3",
-    redis.Channel._brpop_start: "5e42aad2a474",
-    redis.Channel._brpop_read: "61a2bfc9294c",
-    redis.QoS.append: "62a64dc288de",
-    redis.QoS._remove_from_indices: "a84efd1d1c57",
-    virtual.Channel.basic_consume: "fa05efb18746",
     request.Request.maybe_expire: "f68220e2b2d3",
 }
 

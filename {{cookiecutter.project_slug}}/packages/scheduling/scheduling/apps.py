@@ -1,3 +1,5 @@
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from django.apps import AppConfig
@@ -5,6 +7,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.color import color_style
 from django.db import DEFAULT_DB_ALIAS, connections, router
+from django.db.backends.signals import connection_created
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models.signals import post_migrate
 from kombu.transport import TRANSPORT_ALIASES
@@ -26,8 +29,10 @@ class SchedulingConfig(AppConfig):
 
         # kombu resolves a URL's scheme when it opens the first connection.
         TRANSPORT_ALIASES.update(
-            dict.fromkeys(["redis", "rediss"], "scheduling.broker.transport:Transport")
+            dict.fromkeys(["redis", "rediss"], "scheduling.broker.waiting:Transport")
         )
+        if settings.DEBUG:
+            connection_created.connect(close_file)
         post_migrate.connect(seed_after_migrate, sender=self)  # after the migrations of all apps
 
 
@@ -43,6 +48,15 @@ def check_driver() -> None:
         if "mysql" in engine or "oracle" in engine:
             error.add_note(f"The scheduler does not support {engine}: use PostgreSQL or SQLite.")
         raise
+
+
+def close_file(connection: Any, **kwargs: Any) -> None:
+    """Let no other user read the SQLite file of development, whatever the umask."""
+    if connection.vendor == "sqlite" and not connection.is_in_memory_db():
+        file = Path(connection.settings_dict["NAME"])
+        with suppress(OSError):  # another user's, or SQLite makes it later
+            if file.stat().st_mode & 0o077:
+                file.chmod(0o600)
 
 
 def seed_after_migrate(verbosity: int, using: str, **kwargs: Any) -> None:

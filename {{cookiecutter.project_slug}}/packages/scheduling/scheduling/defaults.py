@@ -25,7 +25,7 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1  # a long task does not hold back the ones
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 30  # seconds for running tasks at a cold shutdown
 # After a lost connection the broker delivers running tasks again: end them.
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
-# worker/signals.py decides when a worker replaces its database connection, not a count of tasks.
+# A process keeps its database connection between tasks; worker/signals.py decides until when.
 CELERY_DB_REUSE_MAX = 2**31
 
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True  # wait for the broker instead of ending

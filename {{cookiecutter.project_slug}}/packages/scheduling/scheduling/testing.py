@@ -18,11 +18,10 @@ from celery import Celery, current_app, signals
 from celery.app import backends
 from django.conf import settings
 from kombu import Connection
-from kombu.transport import memory, virtual
+from kombu.transport import memory, redis, virtual
 
 from scheduling.broker.waiting import RefusesLongWaits
 
-VISIBILITY_TIMEOUT = 3600  # seconds: kombu's default for Redis
 NO_TIMEOUT = float("inf")
 
 Address = tuple[Any, ...]
@@ -34,11 +33,12 @@ class Channel(RefusesLongWaits, memory.Channel):
     queues: dict[str, "Queue[Any]"] = {}  # its own: a test may use memory:// itself
 
     @property
-    def visibility_timeout(self) -> float:  # type: ignore[override]
+    def visibility_timeout(self) -> float:
         client: Any = self.connection.client
         if client.transport_cls not in ("redis", "rediss", "embedded"):
             return NO_TIMEOUT
-        return float(client.transport_options.get("visibility_timeout", VISIBILITY_TIMEOUT))
+        default = redis.Channel.visibility_timeout
+        return float(client.transport_options.get("visibility_timeout", default))
 
 
 class Transport(memory.Transport):

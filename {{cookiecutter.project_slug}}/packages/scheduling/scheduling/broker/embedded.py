@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from scheduling.broker import server, transport
+from scheduling.broker import server, waiting
 
 
 class StartsServer:
@@ -19,20 +19,22 @@ class StartsServer:
 
     def _connect(self) -> socket.socket:
         try:
+            server.check_socket(Path(self.path))
             return super()._connect()  # type: ignore[misc, no-any-return]
         except (FileNotFoundError, ConnectionRefusedError):
             server.start(Path(self.directory))
+            server.check_socket(Path(self.path))
             return super()._connect()  # type: ignore[misc, no-any-return]
 
 
-class Channel(transport.Channel):
+class Channel(waiting.Channel):
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         params = super()._connparams(asynchronous)
         bases = (StartsServer, params["connection_class"])
         return params | {"connection_class": type("Connection", bases, {})}
 
 
-class Transport(transport.Transport):
+class Transport(waiting.Transport):
     """The Redis transport, connected to the embedded server."""
 
     Channel = Channel

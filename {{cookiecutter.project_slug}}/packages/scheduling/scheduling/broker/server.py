@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -78,14 +79,14 @@ def start(directory: Path) -> None:
     """Start the server unless it runs, and return when it answers.
 
     Any number of processes may call this at once: the lock lets one server start. Raises
-    ``ConnectionError`` if it does not answer within START_SECONDS.
+    ``ConnectionError`` if it does not answer within START_SECONDS, and ``ImproperlyConfigured`` if
+    another user has made its folder.
     """
     binary = server_binary()
     path = socket_path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    if path.parent.stat().st_uid != os.getuid():
-        raise ImproperlyConfigured(f"{path.parent} belongs to another user: remove it")
+    for folder in (directory, path.parent):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        close_folder(folder)
     deadline = time.monotonic() + START_SECONDS
     while not answers(path):
         if time.monotonic() > deadline:
@@ -100,8 +101,29 @@ def start(directory: Path) -> None:
         time.sleep(0.05)
 
 
+def close_folder(folder: Path) -> None:
+    """Let no other user into a folder; refuse one that is not this user's, or a link."""
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise ImproperlyConfigured(f"{folder} is a link or belongs to another user: remove it")
+    if found.st_mode & 0o077:
+        folder.chmod(0o700)
+
+
+def check_socket(path: Path) -> None:
+    """Refuse a socket that another user may have made: who listens there sends tasks.
+
+    Raises ``ImproperlyConfigured``, or ``FileNotFoundError`` if there is none.
+    """
+    close_folder(path.parent)  # first: now no one else can put another socket in place
+    found = path.lstat()
+    if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.getuid():
+        raise ImproperlyConfigured(f"{path} is a link or belongs to another user: remove it")
+
+
 def connect(path: Path, **options: Any) -> Redis:
     """A client that fails at once; redis-py's default retries for seconds."""
+    check_socket(path)
     return Redis(unix_socket_path=str(path), retry=Retry(NoBackoff(), 0), **options)
 
 

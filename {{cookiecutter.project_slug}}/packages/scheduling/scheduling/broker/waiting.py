@@ -4,12 +4,18 @@ A worker holds a message until its ETA without acknowledging it, and Redis deliv
 nobody has acknowledged within ``visibility_timeout`` seconds.
 """
 
+# kombu's stubs show its public part only:
+# mypy: disable-error-code="misc"
+
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from celery import current_app
 from django.utils import timezone
+from kombu.transport import redis
+
+from scheduling.broker.batches import Pipelines
 
 
 class LongWait(ValueError):
@@ -19,15 +25,37 @@ class LongWait(ValueError):
 class RefusesLongWaits:
     """A channel that publishes no message which waits for longer than the broker holds it."""
 
-    visibility_timeout: float  # seconds
+    visibility_timeout: Any  # seconds
 
     def basic_publish(
         self, message: Mapping[str, Any], exchange: str, routing_key: str, **kwargs: Any
     ) -> Any:
         refuse_long_wait(message["headers"], self.visibility_timeout)
-        return super().basic_publish(  # type: ignore[misc]  # kombu's channel
-            message, exchange, routing_key, **kwargs
-        )
+        return super().basic_publish(message, exchange, routing_key, **kwargs)
+
+
+class Channel(RefusesLongWaits, Pipelines, redis.Channel):
+    """kombu's channel to Redis, with the guard, and with many messages in one call."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.params: dict[bool, dict[str, Any]] = {}
+        super().__init__(*args, **kwargs)
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        """Keep the first parameters.
+
+        Celery 5.7's worker drops them when it loses its connection, needs them to put its messages
+        back, and would end without them.
+        """
+        if asynchronous not in self.params:
+            self.params[asynchronous] = super()._connparams(asynchronous)
+        return self.params[asynchronous]
+
+
+class Transport(redis.Transport):
+    """kombu's transport for ``redis://`` and ``rediss://``, with the guard."""
+
+    Channel = Channel
 
 
 def refuse_long_wait(headers: Mapping[str, Any], visibility_timeout: float) -> None:

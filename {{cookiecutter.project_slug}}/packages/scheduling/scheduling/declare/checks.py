@@ -18,7 +18,6 @@ from scheduling.models import Declaration
 
 VENDORS = {"postgresql", "sqlite"}
 REDIS = {"embedded", "redis", "rediss", "sentinel"}  # schemes of brokers
-VISIBILITY_TIMEOUT = 3600  # seconds: kombu's default
 HOUR = 3600  # seconds
 
 logger = logging.getLogger(__name__)
@@ -125,7 +124,7 @@ def check_limits(**kwargs: Any) -> list[CheckMessage]:
     if urlsplit(conf.broker_read_url or "").scheme.partition("+")[0] not in REDIS:
         return []
     autodiscover_modules("tasks")
-    timeout = conf.broker_transport_options.get("visibility_timeout", VISIBILITY_TIMEOUT)
+    timeout = conf.broker_transport_options.get("visibility_timeout") or _default_timeout()
     messages: list[CheckMessage] = []
     for name, task in sorted(current_app.tasks.items()):
         limit, pause = _time_limit(task), _longest_pause(task)
@@ -143,6 +142,12 @@ def check_limits(**kwargs: Any) -> list[CheckMessage]:
             )
         )
     return messages
+
+
+def _default_timeout() -> int:
+    from kombu.transport.redis import Channel  # loads redis-py, which costs each command 0.1 s
+
+    return int(Channel.visibility_timeout)
 
 
 def _time_limit(task: Any) -> int | None:

@@ -2,7 +2,7 @@
 
 import logging
 from datetime import datetime, timedelta
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Event as Flag
 from threading import Lock, Thread
 from typing import Any
@@ -18,6 +18,7 @@ from scheduling.worker.ledger import Event, line, run_of, run_of_request, storab
 
 WRITE_BATCH_SIZE = 500
 WRITE_EVERY = 0.1  # seconds between two batches
+IDLE_SECONDS = 10  # then the connection is closed
 DATABASE_RETRY = 5.0  # seconds between two tries while the database is away
 MAX_PENDING = 100_000  # events that wait for the database
 
@@ -55,7 +56,7 @@ class Recorder(Thread):
 
     def run(self) -> None:
         try:
-            while first := self.events.get():
+            while first := self.wait():
                 batch = [first]
                 while not self.events.empty() and len(batch) < WRITE_BATCH_SIZE:
                     if not (event := self.events.get()):
@@ -65,6 +66,14 @@ class Recorder(Thread):
                 self.ending.wait(WRITE_EVERY)
         finally:
             connection.close()  # this thread's
+
+    def wait(self) -> Event | None:
+        """The next event; None at the end."""
+        try:
+            return self.events.get(timeout=IDLE_SECONDS)
+        except Empty:
+            connection.close()
+            return self.events.get()
 
     def write(self, batch: list[Event]) -> None:
         while True:

@@ -2,10 +2,11 @@
 
 import logging
 from datetime import datetime
+from threading import current_thread, main_thread
 from typing import Any
 
 from celery.signals import task_postrun, task_prerun, task_revoked
-from django.db import close_old_connections
+from django.db import close_old_connections, connections
 from django.utils import timezone
 
 from scheduling.conf import conf
@@ -40,10 +41,15 @@ def log_expiry(request: Any, expired: bool, **kwargs: Any) -> None:
 
 @task_prerun.connect
 @task_postrun.connect
-def close_broken_connections(task: Any, **kwargs: Any) -> None:
-    """Close a database connection that is too old or broken, as Django does around each request.
+def close_connections(task: Any, signal: Any, **kwargs: Any) -> None:
+    """Close database connections that are too old or broken, as Django does around each request.
 
-    CELERY_DB_REUSE_MAX in ``defaults`` lets a worker keep the connection otherwise.
+    CELERY_DB_REUSE_MAX in ``defaults`` lets a worker's process keep the others. A pool of threads
+    or greenlets would keep one for each, so there a task closes its own.
     """
-    if not task.request.is_eager:
+    if task.request.is_eager:
+        return
+    if signal is task_postrun and current_thread() is not main_thread():
+        connections.close_all()
+    else:
         close_old_connections()

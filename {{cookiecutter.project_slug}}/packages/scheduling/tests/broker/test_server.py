@@ -3,10 +3,13 @@
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -160,6 +163,84 @@ def test_ending_what_does_not_run_is_no_error(directory: Path) -> None:
     broker.stop_if_idle(directory)
 
     assert is_gone(directory)
+
+
+def test_no_other_user_can_read_what_it_keeps(directory: Path) -> None:
+    directory.chmod(0o777)
+    before = os.umask(0)
+    try:
+        put(directory, "Hello")
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+LONG = "x" * 150  # the socket is in the temporary directory
+TAKE_OVER = """
+import os, socket, sys
+path, uid = sys.argv[1], int(sys.argv[2])
+if uid:
+    os.setuid(uid)
+os.mkdir(os.path.dirname(path))
+server = socket.socket(socket.AF_UNIX)
+server.bind(path)
+os.chmod(path, 0o777)
+server.listen()
+print("listening", flush=True)
+server.accept()
+print("connected", flush=True)
+"""
+
+
+@contextmanager
+def listener(path: Path, uid: int = 0) -> Iterator[Path]:
+    """A process that listens where the broker should, as another user if it can be one."""
+    process = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", TAKE_OVER, str(path), str(uid)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout
+        assert process.stdout.readline() == "listening\n"
+        yield path
+    finally:
+        process.kill()
+        assert "connected" not in process.communicate()[0]
+        if path.parent.is_dir():
+            shutil.rmtree(path.parent)
+
+
+def assert_refused(directory: Path) -> None:
+    with pytest.raises(ImproperlyConfigured, match="belongs to another user: remove it"):
+        put(directory, "Hello")
+    with pytest.raises(ImproperlyConfigured, match="belongs to another user: remove it"):
+        broker.start(directory)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+def test_a_broker_of_another_user_is_refused(tmp_path: Path) -> None:
+    directory = tmp_path / LONG
+    with listener(broker.socket_path(directory), uid=65534):
+        assert_refused(directory)
+
+
+def test_a_folder_that_is_a_link_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To a folder of this user's, as another user can make one."""
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    directory = tmp_path / LONG
+    with listener(tmp_path / "elsewhere/broker.sock") as elsewhere:
+        broker.socket_path(directory).parent.symlink_to(elsewhere.parent)
+        assert_refused(directory)
+
+
+def test_a_socket_that_is_a_link_is_refused(directory: Path) -> None:
+    with listener(directory / "elsewhere/broker.sock") as elsewhere:
+        broker.socket_path(directory).symlink_to(elsewhere)
+        with pytest.raises(ImproperlyConfigured, match="broker.sock is a link"):
+            put(directory, "Hello")
+        broker.socket_path(directory).unlink()
 
 
 @pytest.mark.parametrize("name", ["valkey-server", "redis-server"])

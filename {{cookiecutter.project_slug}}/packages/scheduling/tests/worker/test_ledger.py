@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from threading import Event as Flag
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -418,3 +419,23 @@ def test_a_heartbeat_is_only_so_old(monkeypatch: pytest.MonkeyPatch) -> None:
         deliver(run)
 
     assert begun == [0]
+
+
+def test_a_recorder_that_idles_gives_its_connection_back(
+    monkeypatch: pytest.MonkeyPatch, writer: Recorder
+) -> None:
+    def close() -> None:
+        connection.close()
+        closed.set()
+
+    closed = Flag()
+    monkeypatch.setattr(recorder, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(recorder, "connection", SimpleNamespace(close=close))
+
+    for due in (NOON, NOON + MINUTE):
+        run = sent(due=due)
+        deliver(run)
+        assert closed.wait(60)
+        closed.clear()
+        assert stored(run).state == "succeeded"
+    writer.end()

@@ -57,6 +57,7 @@ class Command(BaseCommand):
             raise CommandError("dev is for development: set DEBUG=true, as .env.example does.")
         if lacking := list(what_is_lacking()):
             raise CommandError("\n  ".join(["dev needs", *lacking]))
+        os.umask(0o077)  # what development writes, mails too, is nobody else's
         supervisor = self.make_supervisor(address, without)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, supervisor.on_signal)
