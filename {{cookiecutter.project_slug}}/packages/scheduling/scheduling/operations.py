@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from celery import current_app
-from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask, PeriodicTasks
 from kombu.exceptions import OperationalError
 
+from scheduling import database
 from scheduling.declare import discovery
 from scheduling.messages import RunMessage
 from scheduling.models import Pause
@@ -63,7 +63,7 @@ def resume(rows: Iterable[PeriodicTask]) -> list[PeriodicTask]:
 
 def _set_enabled(rows: Iterable[PeriodicTask], enabled: bool) -> list[PeriodicTask]:
     keys = [row.pk for row in rows]
-    with transaction.atomic():
+    with database.atomic():
         Pause.objects.filter(pk__in=keys).delete()
         changed = list(_locked().filter(pk__in=keys, enabled=not enabled))
         _update(PeriodicTask.objects.filter(pk__in=[row.pk for row in changed]), enabled)
@@ -78,7 +78,7 @@ def reset(name: str) -> list[str]:
     declared = discovery.declared()
     if name not in {schedule.name for schedule in declared}:
         raise KeyError(name)
-    with transaction.atomic():
+    with database.atomic():
         changes = seed(declared, reset=name)
         Pause.objects.filter(periodic_task__declaration__name=name).delete()
     return [text for change in changes for _, text in lines(change)]
@@ -86,7 +86,7 @@ def reset(name: str) -> list[str]:
 
 def pause_all() -> list[PeriodicTask]:
     """Disable all enabled rows and mark them for ``resume_all``. Returns them."""
-    with transaction.atomic():
+    with database.atomic():
         rows = _locked().filter(enabled=True)
         paused = list(rows)
         marks = [Pause(periodic_task=row) for row in paused]
@@ -98,7 +98,7 @@ def pause_all() -> list[PeriodicTask]:
 
 def resume_all() -> list[PeriodicTask]:
     """Enable the rows that ``pause_all`` disabled. They count from now. Returns them."""
-    with transaction.atomic():
+    with database.atomic():
         rows = _locked().filter(enabled=False, pk__in=Pause.objects.values("pk"))
         resumed = list(rows)
         _update(_marked().filter(enabled=False), True)

@@ -5,6 +5,7 @@ from celery import shared_task
 from django.utils import timezone
 from django_celery_results.models import GroupResult, TaskResult
 
+from scheduling import database
 from scheduling.conf import conf
 from scheduling.models import Heartbeat
 from scheduling.one_off import delete_left_over
@@ -22,9 +23,10 @@ def clean_up_history() -> int:
     """
     retention = timedelta(days=conf.RUN_HISTORY_DAYS)
     oldest = timezone.now() - retention
-    expired, deleted = TaskResult.objects.filter(date_done__lt=oldest).order_by("date_done"), 0
+    results, deleted = TaskResult.objects.using(database.alias()), 0
+    expired = results.filter(date_done__lt=oldest).order_by("date_done")
     while keys := list(expired.values_list("pk", flat=True)[:DELETE_BATCH_SIZE]):
-        TaskResult.objects.filter(pk__in=keys).delete()  # cascades to Run
+        results.filter(pk__in=keys).delete()  # cascades to Run
         deleted += len(keys)
     GroupResult.objects.filter(date_done__lt=oldest).delete()
     Heartbeat.objects.filter(ticked_at__lt=oldest).delete()

@@ -18,6 +18,7 @@ from django.db import close_old_connections
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask, PeriodicTasks
 
+from scheduling import database
 from scheduling.timing import (
     NOT_ONE_TIMING,
     TIMING_KEYS,
@@ -79,7 +80,7 @@ class DueQueue:
         if self.reload is None and time.monotonic() >= self.next_poll:
             self.next_poll = time.monotonic() + POLL_EVERY
             close_old_connections()  # too old or broken ones; the next query connects anew
-            now, change = timezone.now(), PeriodicTasks.last_change()
+            now, change = timezone.now(), last_change()
             if self.read_at is None:
                 first = Reload(self, now, change)
                 while not first.step():
@@ -236,6 +237,13 @@ class DueQueue:
             logger.error("beat: Skipping %s until it is changed: %s", row.name, text)
 
 
+def last_change() -> datetime | None:
+    """When a row was changed last; None if none ever was."""
+    changes = PeriodicTasks.objects.using(database.alias())
+    moment: datetime | None = changes.values_list("last_update", flat=True).first()
+    return moment
+
+
 class Reload:
     """Reads what has changed, in chunks, so that due runs do not wait for it.
 
@@ -245,7 +253,8 @@ class Reload:
 
     def __init__(self, queue: DueQueue, now: datetime, change: datetime | None) -> None:
         self.queue, self.now, self.change = queue, now, change
-        self.rows = PeriodicTask.objects.filter(enabled=True).order_by("pk")
+        rows = PeriodicTask.objects.using(database.alias())
+        self.rows = rows.filter(enabled=True).order_by("pk")
         self.seen: set[int] = set()
         self.chunks: Iterator[list[Any]] = self._chunks()
         queue.intern_timings()

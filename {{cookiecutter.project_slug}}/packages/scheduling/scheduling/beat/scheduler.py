@@ -23,13 +23,14 @@ from operator import attrgetter
 from typing import Any
 
 from celery.utils.log import get_logger
-from django.db import DatabaseError, InterfaceError, connection, transaction
+from django.db import DatabaseError, InterfaceError
 from django.db.models import Case, F, Q, When
 from django.utils import timezone
 from django_celery_beat import schedulers
 from django_celery_beat.models import PeriodicTask
 from kombu.exceptions import OperationalError
 
+from scheduling import database
 from scheduling.beat.due_queue import POLL_EVERY, DueEntry, DueQueue
 from scheduling.messages import RunMessage, run_id
 from scheduling.models import Heartbeat
@@ -101,7 +102,7 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
 
     def _prepare(self) -> bool:
         """Write the entries of Celery's settings. Returns False while there are no tables."""
-        if self.Model._meta.db_table not in connection.introspection.table_names():
+        if self.Model._meta.db_table not in database.connection().introspection.table_names():
             logger.warning("beat: There are no tables yet: waiting for manage.py migrate.")
             return False
         self.install_default_entries({})
@@ -131,7 +132,7 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         now = timezone.now()
         try:
             producer = self.producer  # connects, before anything is locked
-            with defer_signals(), transaction.atomic():
+            with defer_signals(), database.atomic():
                 batch = self._publish_batch(self._lock(due), producer, now)
                 self._mark([entry for entry, _ in batch.published])
             for entry, row in batch.published:
@@ -147,9 +148,10 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         Returns those that nobody has claimed, changed or paused since they were read.
         """
         keys = [entry.pk for entry in due]
-        locked = self.Model.objects.select_for_update(skip_locked=True).filter(pk__in=keys)
+        stored = self.Model.objects.using(database.alias())
+        locked = stored.select_for_update(skip_locked=True).filter(pk__in=keys)
         rows = {row.pk: row for row in locked.values_list("pk", *COLUMNS, named=True)}
-        others = self.Model.objects.filter(pk__in=[pk for pk in keys if pk not in rows])
+        others = stored.filter(pk__in=[pk for pk in keys if pk not in rows])
         locked_elsewhere = set(others.values_list("pk", flat=True))  # no query if there are none
         mine = []
         for entry in due:
@@ -249,7 +251,7 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         """Close connections that may be broken. The next use connects anew."""
         self.close()
         with suppress(DatabaseError, InterfaceError):
-            connection.close()
+            database.connection().close()
 
 
 @contextmanager

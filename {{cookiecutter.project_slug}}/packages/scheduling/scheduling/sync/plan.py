@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from django_celery_beat.models import PeriodicTask
 
+from scheduling import database
 from scheduling.declare.schedule import Schedule, canonical
 from scheduling.models import Declaration
 from scheduling.timing import TIMINGS, describe
@@ -91,13 +92,13 @@ def stored(
     These are the rows that were seeded, and those that have the name of a declared schedule.
     ``lock`` locks them until the end of the transaction.
     """
-    tasks = PeriodicTask.objects.select_related(*TIMINGS)
+    tasks = PeriodicTask.objects.using(database.alias()).select_related(*TIMINGS)
     if lock:
         tasks = tasks.select_for_update(of=("self",))
     rows = list(tasks.filter(declaration__isnull=False))
     if others := {schedule.name for schedule in declared} - {row.name for row in rows}:
         rows += tasks.in_bulk(others, field_name="name").values()
-    return list(Declaration.objects.all()), rows
+    return list(Declaration.objects.using(database.alias())), rows
 
 
 def stored_values(row: PeriodicTask) -> dict[str, Any]:

@@ -14,17 +14,12 @@ from celery.signals import (
     worker_process_shutdown,
     worker_shutdown,
 )
-from django.db import (
-    InterfaceError,
-    OperationalError,
-    close_old_connections,
-    connection,
-    transaction,
-)
+from django.db import InterfaceError, OperationalError, close_old_connections
 from django.utils import timezone
 from django_celery_results import backends
 from django_celery_results.models import TaskResult
 
+from scheduling import database
 from scheduling.models import FINISHED, Run
 
 WRITE_BATCH_SIZE = 500
@@ -99,7 +94,7 @@ def write(records: Iterable[Record]) -> None:
     A final state stays: another process may write "retrying" after it.
     """
     latest = latest_records(records)
-    with transaction.atomic():
+    with database.atomic():
         latest = without_ended(latest)
         write_results([result for result, _ in latest])
         runs = []
@@ -158,7 +153,7 @@ def write_runs(runs: list[Run]) -> None:
     )
     # If a killed process did not write its start, the start of the next try is the first.
     started_at = {run.pk: run.started_at for run in runs if run.started_at}
-    for run in Run.objects.filter(pk__in=started_at, started_at=None):
+    for run in Run.objects.using(database.alias()).filter(pk__in=started_at, started_at=None):
         run.started_at = started_at[run.pk]
         run.save(update_fields=["started_at"])
 
@@ -203,7 +198,7 @@ class Recorder(Thread):
                 self.keep(batch)
                 self.ending.wait(WRITE_EVERY)
         finally:
-            connection.close()  # this thread's
+            database.connection().close()  # this thread's
 
     def keep(self, batch: list[Record]) -> None:
         while True:
@@ -211,7 +206,7 @@ class Recorder(Thread):
                 close_old_connections()
                 return write(batch)
             except (OperationalError, InterfaceError) as error:
-                connection.close()
+                database.connection().close()
                 if self.ending.is_set():
                     return logger.error("history: %s are not kept: %s", len(batch), error)
                 logger.error("history: %s wait for the database: %s", len(batch), error)
