@@ -57,7 +57,7 @@ def pause(rows: Iterable[PeriodicTask]) -> list[PeriodicTask]:
 
 def resume(rows: Iterable[PeriodicTask]) -> list[PeriodicTask]:
     """Enable rows. They count from now: each runs when it is due next. Returns those that were
-    disabled."""
+    disabled, without those that have expired: beat would disable them again."""
     return _set_enabled(rows, True)
 
 
@@ -65,7 +65,8 @@ def _set_enabled(rows: Iterable[PeriodicTask], enabled: bool) -> list[PeriodicTa
     keys = [row.pk for row in rows]
     with database.atomic():
         Pause.objects.filter(pk__in=keys).delete()
-        changed = list(_locked().filter(pk__in=keys, enabled=not enabled))
+        found = _locked().filter(pk__in=keys, enabled=not enabled)
+        changed = list(found.exclude(expires__lte=timezone.now()) if enabled else found)
         _update(PeriodicTask.objects.filter(pk__in=[row.pk for row in changed]), enabled)
         return changed
 

@@ -55,6 +55,12 @@ class DueEntry:
     queued_for: float = 0  # the timestamp of its place in the queue; 0 while it is popped
     published_at: datetime | None = None  # set until the commit that marks the row
 
+    @property
+    def has_expired(self) -> bool:
+        """Whether the row sends no more runs. What was published is still to be marked."""
+        is_over = self.expires is not None and self.expires <= timezone.now()
+        return is_over and not self.published_at
+
 
 class DueQueue:
     """The entries that wait. A run missed by more than ``deadline`` seconds is skipped; None: never."""
@@ -129,13 +135,15 @@ class DueQueue:
         """Queue a row for its next run. Log a row that cannot work, and skip it.
 
         A row counts from its last run, or from when it was saved: saving another time clears the
-        last run (``models.keep_run_times``). A row that is new to this beat counts from ``since``;
-        not if it runs once: its time may have passed before the transaction that made it committed.
+        last run (``models.keep_run_times``). A row whose time is new to this beat counts from
+        ``since``; not if it runs once: its time may have passed before the transaction that made it
+        committed.
         """
-        self.entries.pop(row.pk, None)
+        known = self.entries.pop(row.pk, None)
         timing = self._timing(row)
         start = row.last_run_at or row.date_changed
-        if since and not row.clocked_id:
+        same_time = known and known.timing is timing and known.start_time == row.start_time
+        if since and not row.clocked_id and not (row.last_run_at and same_time):
             start = max(start, since)
         try:
             if timing is None:
@@ -158,7 +166,7 @@ class DueQueue:
             )
 
     def push(self, entry: DueEntry, retry_at: datetime | None = None) -> None:
-        """Queue an entry, unless it has expired. Skip a run that was missed for too long."""
+        """Queue an entry until it is due or expires. Skip a run that was missed for too long."""
         if self._is_missed(entry):
             oldest = timezone.now() - timedelta(seconds=self.deadline or 0)
             due = catch_up(entry.timing, entry.due, oldest)
@@ -173,20 +181,19 @@ class DueQueue:
             if due is None:
                 return self.discard(entry)
             entry.due = due
-        if entry.expires and entry.due >= entry.expires:
-            return self.discard(entry)
-        entry.queued_for = max(entry.due, retry_at or entry.due).timestamp()
+        wakes_at = min(entry.due, entry.expires or entry.due)
+        entry.queued_for = max(wakes_at, retry_at or wakes_at).timestamp()
         self.entries[entry.pk] = entry
         heapq.heappush(self.heap, (entry.queued_for, entry.pk))
 
     def _is_missed(self, entry: DueEntry) -> bool:
         """Whether a run is too old to be made up. A published run is not missed."""
-        if self.deadline is None or entry.published_at:
+        if self.deadline is None or entry.published_at or entry.has_expired:
             return False
         return entry.due < timezone.now() - timedelta(seconds=self.deadline)
 
     def pop_due(self, limit: int) -> list[DueEntry]:
-        """Pop what is due, oldest first. The caller discards each entry, or requeues it."""
+        """Pop what is due or expires, oldest first. The caller discards each entry, or requeues it."""
         due: list[DueEntry] = []
         now = timezone.now().timestamp()
         while self.heap and self.heap[0][0] <= now and len(due) < limit:

@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from operator import attrgetter
 from typing import Any
 
 from celery.utils.log import get_logger
@@ -42,7 +41,6 @@ REFUSED_RUN_RETRY = timedelta(minutes=1)  # Celery refused the run, not the brok
 COLUMNS = [field.attname for field in PeriodicTask._meta.concrete_fields]
 LONGEST_PAUSE = 5.0  # seconds between two tries while the broker or the database is away
 HEARTBEAT_EVERY = 5.0  # seconds
-runs_of = attrgetter("last_run_at", "total_run_count")  # only a claim changes them
 
 logger = get_logger(__name__)
 
@@ -133,8 +131,14 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         try:
             producer = self.producer  # connects, before anything is locked
             with defer_signals(), database.atomic():
-                batch = self._publish_batch(self._lock(due), producer, now)
+                mine = self._lock(due)
+                expired = [entry for entry, _ in mine if entry.has_expired]
+                self._disable(expired)
+                going_on = [(entry, row) for entry, row in mine if entry not in expired]
+                batch = self._publish_batch(going_on, producer, now)
                 self._mark([entry for entry, _ in batch.published])
+            for entry in expired:
+                self.queue.discard(entry)
             for entry, row in batch.published:
                 self._advance(entry, row, entry.published_at or now)
         finally:
@@ -160,9 +164,9 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
                 self.queue.push(entry, retry_at=timezone.now() + LOCKED_ROW_RETRY)
             elif row is None or not row.enabled:
                 self.queue.discard(entry)
-            elif runs_of(row) == runs_of(entry) and self.queue.is_known(row):
+            elif is_unclaimed(entry, row) and self.queue.is_known(row):
                 mine.append((entry, row))
-            else:  # claimed or changed; a pause by update() leaves no date, and no last run
+            else:  # claimed or changed; update() leaves no date, and maybe no last run
                 self.queue.add(row, since=None if row.last_run_at else self.queue.read_at)
         return mine
 
@@ -211,6 +215,15 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         self.queue.complain(row, error)
         self.queue.push(entry, retry_at=timezone.now() + REFUSED_RUN_RETRY)
 
+    def _disable(self, expired: list[DueEntry]) -> None:
+        """Disable rows that send no more runs, as django-celery-beat does."""
+        for entry in expired:
+            if entry.expires and entry.due < entry.expires:
+                text = "beat: Skipped %s, due at %s: it expired at %s."
+                logger.warning(text, entry.name, entry.due, entry.expires)
+        rows = self.Model.objects.filter(pk__in=[entry.pk for entry in expired])
+        rows.update(enabled=False, last_run_at=None)
+
     def _mark(self, published: list[DueEntry]) -> None:
         """Write beat's columns and disable what runs once, in one query except after an outage."""
         once = Q(one_off=True) | Q(clocked__isnull=False)
@@ -252,6 +265,19 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         self.close()
         with suppress(DatabaseError, InterfaceError):
             database.connection().close()
+
+
+def is_unclaimed(entry: DueEntry, row: Any) -> bool:
+    """Whether nobody has sent an entry's run, or paused and resumed the row since it was due.
+
+    Only a claim changes ``total_run_count``. ``last_run_at`` is also cleared by a resumption, which
+    leaves a date, and by the reset of django-celery-beat's documentation, which does not.
+    """
+    if row.total_run_count != entry.total_run_count:
+        return False
+    if row.last_run_at is None:
+        return entry.last_run_at is None or bool(row.date_changed < entry.due)
+    return bool(row.last_run_at == entry.last_run_at)
 
 
 @contextmanager

@@ -123,7 +123,7 @@ def schedule_status(now: datetime, with_names: bool) -> tuple[dict[str, Any], bo
         "beat": {"age": age},
         "overdue": {"count": len(due_since)},
         "failing": {"count": len(failed_at)},
-        "paused": {"count": paused().count()},
+        "paused": {"count": paused(now).count()},
     }
     if with_names:
         told["beat"]["beats"] = {

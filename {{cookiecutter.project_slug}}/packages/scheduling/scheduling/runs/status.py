@@ -38,7 +38,6 @@ DAY_OF_24_HOURS = Options()
 DAY_OF_24_HOURS.use_24hour_time_format = True
 COUNTS_FROM = Coalesce("last_run_at", "date_changed")
 ENDED = Q(Q(one_off=True) | Q(clocked__isnull=False), total_run_count__gt=0)  # it ran, once
-PAUSED = Q(enabled=False) & ~ENDED
 ROW_STATES = {  # what an operator filters by
     "overdue": "Overdue",
     "failed": "Failed in 12 hours",
@@ -59,6 +58,7 @@ class ScheduleStatus:
     due: datetime | None = None  # its next run; in the past while beat has not sent it
     missed: datetime | None = None  # a run that beat skips: it was away for too long
     is_overdue: bool = False
+    has_expired: bool = False  # beat sends no more runs, and disables it
     problem: str = ""  # why it cannot run
     waits_since: datetime | None = None  # when a run was sent that no worker has taken up
 
@@ -84,7 +84,9 @@ def status_of(row: PeriodicTask, runs: list[RunSummary], now: datetime) -> Sched
         status.missed = missed if row.enabled else None
     except Exception as error:  # whatever libraries raise for what people have stored
         status.problem = f"{type(error).__name__}: {error}"
-    status.is_overdue = bool(row.enabled and status.due and status.due < now - late_after())
+    status.has_expired = bool(row.expires and row.expires <= now)
+    goes_on = row.enabled and not status.has_expired
+    status.is_overdue = bool(goes_on and status.due and status.due < now - late_after())
     # Without any run, only a run that was sent within a day counts: the history may be newer.
     a_day_ago = now - timedelta(days=1)
     known = max((run.queued_at for run in runs if run.queued_at), default=a_day_ago)
@@ -98,10 +100,14 @@ def has_heartbeat() -> bool:
     return getattr(symbol_by_name(current_app.conf.beat_scheduler), "has_heartbeat", False)
 
 
-def paused() -> QuerySet[PeriodicTask]:
-    """The schedules that are disabled, without those that have run once and are done."""
-    rows: QuerySet[PeriodicTask] = PeriodicTask.objects.filter(PAUSED)
+def paused(now: datetime) -> QuerySet[PeriodicTask]:
+    """The schedules that are disabled, without those that are done: they ran once, or expired."""
+    rows: QuerySet[PeriodicTask] = PeriodicTask.objects.filter(_is_paused(now))
     return rows.order_by("name")
+
+
+def _is_paused(now: datetime) -> Q:
+    return Q(enabled=False) & ~ENDED & ~Q(expires__lte=now)
 
 
 def in_state(rows: QuerySet[PeriodicTask], state: str, now: datetime) -> QuerySet[PeriodicTask]:
@@ -116,7 +122,7 @@ def in_state(rows: QuerySet[PeriodicTask], state: str, now: datetime) -> QuerySe
             late = Q(started_at__gt=F("scheduled_for") + late_after())
             return rows.filter(name__in=recent.filter(late).values("schedule"))
         case "paused":
-            return rows.filter(PAUSED)
+            return rows.filter(_is_paused(now))
         case _:
             return rows
 
@@ -142,7 +148,7 @@ def overdue(now: datetime) -> dict[int, datetime]:
     overdue.
     """
     latest = now - late_after()
-    enabled = PeriodicTask.objects.filter(enabled=True).order_by()
+    enabled = PeriodicTask.objects.filter(enabled=True).exclude(expires__lte=now).order_by()
     maybe = _maybe_overdue(enabled, latest)
     if not maybe:
         return {}

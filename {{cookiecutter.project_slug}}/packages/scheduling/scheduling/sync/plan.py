@@ -190,14 +190,18 @@ def _update(found: Match, reset: bool) -> Update:
             outcome = "agreed"
         elif reset or (old != new and name != "enabled"):
             outcome = "written"
-        elif (
-            old == new and name == "enabled" and found.declaration and "when" not in update.written
-        ):
-            continue  # an operator's pause: no difference to report, unless it stops a new timing
+        elif old == new and name == "enabled" and found.declaration and not may_go_on(update):
+            continue  # an operator's pause: no difference to report, unless it stops what is new
         else:
             outcome = "kept"
         update.differences.append(Difference(name, old, theirs, new, outcome))
     return update
+
+
+def may_go_on(update: Update) -> bool:
+    """Whether a schedule that is enabled would run at other times, or again: its end is undone."""
+    is_endless = "expires" in update.written and update.row and update.row.expires
+    return "when" in update.written or bool(is_endless)
 
 
 def _removal(declaration: Declaration, row: PeriodicTask | None) -> Removal:
