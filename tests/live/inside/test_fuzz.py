@@ -123,6 +123,12 @@ class World:
     def row_is_paused_or_resumed(self) -> None:
         row = self.row()
         row.enabled = not row.enabled
+        row.expires = None
+        row.save()
+
+    def row_will_expire(self) -> None:
+        row = self.row()
+        row.expires = timezone.now() + timedelta(seconds=self.random.choice([1, 60, 1000]))
         row.save()
 
     def rows_are_updated(self) -> None:
@@ -149,6 +155,8 @@ class World:
         for row in PeriodicTask.objects.filter(enabled=True):
             since = row.last_run_at or row.date_changed
             due = next_time(row, max(since, self.updated.get(row.name, since)))
+            if row.expires:
+                assert row.expires > now, f"{row.name} expired at {row.expires}"
             assert not now - DEADLINE < due <= now, f"{row.name}, due at {due}, was not sent"
 
     def nothing_is_doubled(self) -> None:
@@ -199,7 +207,7 @@ ACTIONS = [World.beat_ticks] * 8 + [World.time_passes] * 6
 ACTIONS += [World.beat_will_die, World.commit_will_fail, World.beat_restarts, World.row_is_read]
 ACTIONS += [World.broker_goes_or_comes, World.row_is_saved, World.row_is_saved]
 ACTIONS += [World.row_gets_another_time, World.row_is_paused_or_resumed, World.rows_are_updated]
-ACTIONS += [World.all_beats_work]
+ACTIONS += [World.all_beats_work, World.row_will_expire]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -6,7 +6,7 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.color import color_style
-from django.db import DEFAULT_DB_ALIAS, connections, router
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.signals import connection_created
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models.signals import post_migrate
@@ -61,14 +61,14 @@ def close_file(connection: Any, **kwargs: Any) -> None:
 
 def seed_after_migrate(verbosity: int, using: str, **kwargs: Any) -> None:
     """Seed when ``migrate`` has applied all migrations; not after a flush or a partial migrate."""
+    from scheduling import database
     from scheduling.declare import discovery
-    from scheduling.models import Declaration
     from scheduling.sync.apply import seed
     from scheduling.sync.report import lines, report
 
     if not conf.SEED_SCHEDULES_ON_MIGRATE:
         return
-    if "plan" not in kwargs or using != router.db_for_write(Declaration):
+    if "plan" not in kwargs or using != database.alias():
         return  # a flush has no plan
     executor = MigrationExecutor(connections[using])
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):

@@ -161,8 +161,9 @@ def keep_run_times(
     A row that is enabled, or gets another time, counts from now: its last run is cleared, as
     django-celery-beat clears that of a disabled row.
     """
-    if raw or update_fields or instance._state.adding or instance.no_changes:
-        return  # the last is how django-celery-beat's own scheduler saves run times
+    # django-celery-beat's own scheduler sets no_changes on what it saves, and knows the run times.
+    if raw or update_fields or instance._state.adding or "no_changes" in vars(instance):
+        return
     instance._run_times = instance.last_run_at, instance.total_run_count
     instance.total_run_count = F("total_run_count")
     if instance.enabled:

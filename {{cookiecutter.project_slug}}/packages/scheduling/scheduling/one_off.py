@@ -10,10 +10,11 @@ from uuid import uuid4
 from celery import Task, current_app, states
 from celery.signals import task_failure, task_postrun, task_revoked
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 from django.utils import timezone
 from django_celery_beat.models import ClockedSchedule, PeriodicTask
 
+from scheduling import database
 from scheduling.declare.schedule import Schedule, canonical
 
 MARK = "delete_when_done"  # the header of a row, and of its run's message, that run_at made
@@ -34,10 +35,10 @@ def run_at(
 ) -> PeriodicTask:
     """Run a task once, at a time. Returns the new row, which beat sends like any schedule's.
 
-    Nothing waits in the broker, so ``when`` may be years away. In a transaction, the row comes with
-    its commit. A ``when`` that has passed is due at once, if beat would still make it up. When the
-    run has succeeded, failed, expired or been revoked, a worker deletes the row; the run history
-    keeps the run under ``name``, which is the task's with a uuid unless given.
+    Nothing waits in the broker, so ``when`` may be years away. In a transaction of its database,
+    the row comes with the commit. A ``when`` that has passed is due at once, if beat would still
+    make it up. When the run has succeeded, failed, expired or been revoked, a worker deletes the
+    row; the run history keeps the run under ``name``, which is the task's with a uuid unless given.
 
     Raises ``ValueError`` for an unknown task, a name that is taken, and a ``when`` that has no time
     zone or is too old; ``TypeError`` for arguments that the task does not take; else what
@@ -63,7 +64,7 @@ def run_at(
         "description": "Runs once. A worker deletes it when it is done.",
     }
     try:
-        with transaction.atomic():
+        with database.atomic():
             # A row counts from when it is saved: its time must not have passed.
             clocked = ClockedSchedule.objects.create(clocked_time=max(when, timezone.now()))
             row: PeriodicTask = PeriodicTask.objects.create(clocked=clocked, **values)
@@ -119,7 +120,8 @@ def _delete_row(request: Any) -> None:
         return
     due = datetime.fromisoformat(headers["scheduled_for"])  # "run now" ends another run
     name = headers["periodic_task_name"]
-    for row in PeriodicTask.objects.filter(name=name, clocked__clocked_time=due):
+    rows = PeriodicTask.objects.using(database.alias())
+    for row in rows.filter(name=name, clocked__clocked_time=due):
         if json.loads(row.headers or "{}").get(MARK):
             delete(row)
 
@@ -127,14 +129,14 @@ def _delete_row(request: Any) -> None:
 def delete(row: PeriodicTask) -> None:
     """Delete a row that is done, and its time, unless another row has it too."""
     row.no_changes = True  # beat need not reload: it has no entry for the row any more
-    with transaction.atomic():
+    with database.atomic():
         row.delete()
         ClockedSchedule.objects.filter(pk=row.clocked_id, periodictask=None).delete()
 
 
 def delete_left_over(oldest: datetime) -> int:
     """Delete the rows whose run was sent before ``oldest``, if no worker did. Returns how many."""
-    rows = PeriodicTask.objects.filter(
+    rows = PeriodicTask.objects.using(database.alias()).filter(
         headers=HEADERS, enabled=False, total_run_count__gt=0, clocked__clocked_time__lt=oldest
     )
     left_over = list(rows)

@@ -5,12 +5,12 @@ from typing import Any
 from uuid import uuid4
 
 from celery import current_app
-from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask, PeriodicTasks
 from kombu.exceptions import OperationalError
 
+from scheduling import database
 from scheduling.declare import discovery
 from scheduling.messages import RunMessage
 from scheduling.models import Pause, Run, Trigger
@@ -46,7 +46,7 @@ def _send(row: PeriodicTask) -> str:
     now, message = timezone.now(), RunMessage(row)
     message.name_run(uuid4(), now, now, Trigger.MANUAL)
     task: Any = current_app.tasks[row.task]
-    with transaction.atomic():
+    with database.atomic():
         Run.objects.create(
             id=message.options["task_id"],
             periodic_task=row,
@@ -69,15 +69,16 @@ def pause(rows: Iterable[PeriodicTask]) -> list[PeriodicTask]:
 
 def resume(rows: Iterable[PeriodicTask]) -> list[PeriodicTask]:
     """Enable rows. They count from now: each runs when it is due next. Returns those that were
-    disabled."""
+    disabled, without those that have expired: beat would disable them again."""
     return _set_enabled(rows, True)
 
 
 def _set_enabled(rows: Iterable[PeriodicTask], enabled: bool) -> list[PeriodicTask]:
     keys = [row.pk for row in rows]
-    with transaction.atomic():
+    with database.atomic():
         Pause.objects.filter(pk__in=keys).delete()
-        changed = list(_locked().filter(pk__in=keys, enabled=not enabled))
+        found = _locked().filter(pk__in=keys, enabled=not enabled)
+        changed = list(found.exclude(expires__lte=timezone.now()) if enabled else found)
         _update(PeriodicTask.objects.filter(pk__in=[row.pk for row in changed]), enabled)
         return changed
 
@@ -90,7 +91,7 @@ def reset(name: str) -> list[str]:
     declared = discovery.declared()
     if name not in {schedule.name for schedule in declared}:
         raise KeyError(name)
-    with transaction.atomic():
+    with database.atomic():
         changes = seed(declared, reset=name)
         Pause.objects.filter(periodic_task__declaration__name=name).delete()
     return [text for change in changes for _, text in lines(change)]
@@ -98,7 +99,7 @@ def reset(name: str) -> list[str]:
 
 def pause_all() -> list[PeriodicTask]:
     """Disable all enabled rows and mark them for ``resume_all``. Returns them."""
-    with transaction.atomic():
+    with database.atomic():
         rows = _locked().filter(enabled=True)
         paused = list(rows)
         marks = [Pause(periodic_task=row) for row in paused]
@@ -110,7 +111,7 @@ def pause_all() -> list[PeriodicTask]:
 
 def resume_all() -> list[PeriodicTask]:
     """Enable the rows that ``pause_all`` disabled. They count from now. Returns them."""
-    with transaction.atomic():
+    with database.atomic():
         rows = _locked().filter(enabled=False, pk__in=Pause.objects.values("pk"))
         resumed = list(rows)
         _update(_marked().filter(enabled=False), True)

@@ -4,6 +4,7 @@ from datetime import timedelta
 from celery import shared_task
 from django.utils import timezone
 
+from scheduling import database
 from scheduling.conf import conf
 from scheduling.models import Node, Run
 from scheduling.one_off import delete_left_over
@@ -18,9 +19,10 @@ def clean_up_history() -> int:
     """Delete runs older than the setting ``RUN_HISTORY_DAYS``. Returns how many were deleted."""
     retention = timedelta(days=conf.RUN_HISTORY_DAYS)
     oldest = timezone.now() - retention
-    expired, deleted = Run.objects.filter(scheduled_for__lt=oldest).order_by("scheduled_for"), 0
+    runs, deleted = Run.objects.using(database.alias()), 0
+    expired = runs.filter(scheduled_for__lt=oldest).order_by("scheduled_for")
     while keys := list(expired.values_list("pk", flat=True)[:DELETE_BATCH_SIZE]):
-        Run.objects.filter(pk__in=keys).delete()
+        runs.filter(pk__in=keys).delete()
         deleted += len(keys)
     Node.objects.filter(seen_at__lt=oldest).delete()
     delete_left_over(oldest)

@@ -19,6 +19,8 @@ from django_celery_beat.models import (
     SolarSchedule,
 )
 
+from scheduling import database
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # PeriodicTask's foreign keys to what says when, and their models.
 TIMINGS: dict[str, type[Model]] = {
@@ -102,7 +104,7 @@ def read_timings(kind: str, **only: Any) -> dict[tuple[str, int], Timing]:
 
     Without the order of the model's Meta, which costs seconds for 10,000 crontabs.
     """
-    rows = TIMINGS[kind]._default_manager.filter(**only).order_by()
+    rows = TIMINGS[kind]._default_manager.using(database.alias()).filter(**only).order_by()
     read = [readable(column) for column in columns(kind)]
     return {
         (kind, key): Timing(kind, tuple(values)) for key, *values in rows.values_list("pk", *read)

@@ -40,7 +40,8 @@ class ScheduleActions(admin.ModelAdmin):  # type: ignore[type-arg]  # not generi
 
     def actions_for(self, request: HttpRequest, row: Any) -> list[tuple[str, str]]:
         """The names and labels of the actions that a user may take now for a row of a page."""
-        useful = {"pause": row.enabled, "resume": not row.enabled, "reset": bool(row.file)}
+        may_go_on = not row.enabled and not row.status.has_expired
+        useful = {"pause": row.enabled, "resume": may_go_on, "reset": bool(row.file)}
         permitted = dict(self.get_action_choices(request, default_choices=[]))
         return [
             (name, permitted[name])

@@ -46,6 +46,8 @@ def next_run(row: Any, now: datetime) -> str:
         return format_html('<strong class="bad">Cannot run</strong>: {}', status.problem)
     if not row.enabled and status.has_ended:
         return "Done: it runs once"
+    if status.has_expired:
+        return format_html("Expired {}", show_time(row.expires, now))
     if not row.enabled:
         return "Paused, with all" if hasattr(row, "pause") else "Paused"
     if not status.due:

@@ -27,8 +27,9 @@ class Claimed:
 
     @property
     def is_due(self) -> bool:
-        """Whether there is a run to send; else the entry only has runs that were missed."""
-        return self.entry.due is not None and self.entry.due <= self.now
+        """Whether there is a run to send; else runs were missed, or the row has expired."""
+        entry = self.entry
+        return entry.due is not None and entry.due <= self.now and not entry.has_expired
 
     @property
     def due(self) -> datetime:
@@ -59,12 +60,13 @@ class Claimed:
         )
 
     def missed(self) -> Iterator[Run]:
-        """A row for the stretch of due times that are too old to be made up, if there is one."""
+        """A row for the stretch of due times that are not made up, if there is one."""
         entry = self.entry
-        if entry.missed_from:
-            until = min(m for m in (entry.due, entry.expires, self.now) if m)
-            others = count_due(entry.timing, entry.missed_from, until - timedelta(microseconds=1))
-            yield self._skipped(entry.missed_from, 1 + others, MISSED)
+        until = min(moment for moment in (entry.due, entry.expires, self.now) if moment)
+        first = entry.missed_from or (entry.due if entry.has_expired else None)
+        if first and first < until:
+            others = count_due(entry.timing, first, until - timedelta(microseconds=1))
+            yield self._skipped(first, 1 + others, MISSED)
 
     def made_up(self) -> Iterator[Run]:
         """A row for the stretch of due times that the run which is sent stands for."""

@@ -18,6 +18,7 @@ from django.db import close_old_connections
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask, PeriodicTasks
 
+from scheduling import database
 from scheduling.timing import (
     NOT_ONE_TIMING,
     TIMING_KEYS,
@@ -54,6 +55,11 @@ class DueEntry:
     missed_from: datetime | None = None  # the first due time that was missed for too long
     queued_for: float = 0  # the timestamp of its place in the queue; 0 while it is popped
 
+    @property
+    def has_expired(self) -> bool:
+        """Whether the row sends no more runs."""
+        return self.expires is not None and self.expires <= timezone.now()
+
 
 class DueQueue:
     """The entries that wait. A run missed by more than ``deadline`` seconds is skipped; None: never."""
@@ -79,7 +85,7 @@ class DueQueue:
         if self.reload is None and time.monotonic() >= self.next_poll:
             self.next_poll = time.monotonic() + POLL_EVERY
             close_old_connections()  # too old or broken ones; the next query connects anew
-            now, change = timezone.now(), PeriodicTasks.last_change()
+            now, change = timezone.now(), last_change()
             if self.read_at is None:
                 first = Reload(self, now, change)
                 while not first.step():
@@ -128,13 +134,15 @@ class DueQueue:
         """Queue a row for its next run. Log a row that cannot work, and skip it.
 
         A row counts from its last run, or from when it was saved: saving another time clears the
-        last run (``models.keep_run_times``). A row that is new to this beat counts from ``since``;
-        not if it runs once: its time may have passed before the transaction that made it committed.
+        last run (``models.keep_run_times``). A row whose time is new to this beat counts from
+        ``since``; not if it runs once: its time may have passed before the transaction that made it
+        committed.
         """
-        self.entries.pop(row.pk, None)
+        known = self.entries.pop(row.pk, None)
         timing = self._timing(row)
         start = row.last_run_at or row.date_changed
-        if since and not row.clocked_id:
+        same_time = known and known.timing is timing and known.start_time == row.start_time
+        if since and not row.clocked_id and not (row.last_run_at and same_time):
             start = max(start, since)
         try:
             if timing is None:
@@ -157,18 +165,16 @@ class DueQueue:
             )
 
     def push(self, entry: DueEntry, retry_at: datetime | None = None) -> None:
-        """Queue an entry, unless it has expired. A claim accounts for what was missed for too long."""
+        """Queue an entry until it is due or expires. A claim accounts for what was missed."""
         now = timezone.now()
         if self._is_missed(entry, now) and entry.due:
             entry.missed_from = entry.missed_from or entry.due
             oldest = now - timedelta(seconds=self.deadline or 0)
             entry.due = catch_up(entry.timing, entry.due, oldest)
-        at = entry.due
-        if entry.missed_from or not at:
-            at = now
-        elif entry.expires and at >= entry.expires:
-            return self.discard(entry)
-        entry.queued_for = max(at, retry_at or at).timestamp()
+        wakes_at = now
+        if entry.due and not entry.missed_from:
+            wakes_at = min(entry.due, entry.expires or entry.due)
+        entry.queued_for = max(wakes_at, retry_at or wakes_at).timestamp()
         self.entries[entry.pk] = entry
         heapq.heappush(self.heap, (entry.queued_for, entry.pk))
 
@@ -179,7 +185,7 @@ class DueQueue:
         return entry.due < now - timedelta(seconds=self.deadline)
 
     def pop_due(self, limit: int) -> list[DueEntry]:
-        """Pop what is due, oldest first. The caller discards each entry, or requeues it."""
+        """Pop what is due or expires, oldest first. The caller discards each entry, or requeues it."""
         due: list[DueEntry] = []
         now = timezone.now()
         while self.heap and self.heap[0][0] <= now.timestamp() and len(due) < limit:
@@ -229,6 +235,13 @@ class DueQueue:
             logger.error("beat: Skipping %s until it is changed: %s", row.name, text)
 
 
+def last_change() -> datetime | None:
+    """When a row was changed last; None if none ever was."""
+    changes = PeriodicTasks.objects.using(database.alias())
+    moment: datetime | None = changes.values_list("last_update", flat=True).first()
+    return moment
+
+
 class Reload:
     """Reads what has changed, in chunks, so that due runs do not wait for it.
 
@@ -238,7 +251,8 @@ class Reload:
 
     def __init__(self, queue: DueQueue, now: datetime, change: datetime | None) -> None:
         self.queue, self.now, self.change = queue, now, change
-        self.rows = PeriodicTask.objects.filter(enabled=True).order_by("pk")
+        rows = PeriodicTask.objects.using(database.alias())
+        self.rows = rows.filter(enabled=True).order_by("pk")
         self.seen: set[int] = set()
         self.chunks: Iterator[list[Any]] = self._chunks()
         queue.intern_timings()

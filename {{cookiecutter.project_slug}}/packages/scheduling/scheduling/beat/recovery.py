@@ -15,12 +15,12 @@ from uuid import UUID
 
 from celery import Celery
 from celery.utils.log import get_logger
-from django.db import transaction
 from django.db.models import Q, Value
 from django.db.models.functions import Concat
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 
+from scheduling import database
 from scheduling.beat.batch import Batch
 from scheduling.messages import RunMessage
 from scheduling.models import Run, State
@@ -43,7 +43,7 @@ def recover(app: Celery, connection: Any) -> bool:
     empty = [queue for queue in _queues_waited_for(now) if not _depth(connection, queue)]
     if not empty:
         return False
-    with transaction.atomic():
+    with database.atomic():
         runs = list(_vanished(empty, now))
         _send_again(app, connection, runs, now)
     return len(runs) == BATCH_SIZE

@@ -19,18 +19,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
-from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 from celery.utils.log import get_logger
-from django.db import DatabaseError, InterfaceError, connection, transaction
+from django.db import DatabaseError, InterfaceError
 from django.db.models import Case, F, Q, When
 from django.utils import timezone
 from django_celery_beat import schedulers
 from django_celery_beat.models import PeriodicTask
 from kombu.exceptions import OperationalError
 
+from scheduling import database
 from scheduling.beat.batch import Batch
 from scheduling.beat.claim import Claimed
 from scheduling.beat.due_queue import POLL_EVERY, DueEntry, DueQueue
@@ -45,7 +45,6 @@ LOCKED_ROW_RETRY = timedelta(milliseconds=100)
 REFUSED_RUN_RETRY = timedelta(minutes=1)  # Celery refused the run, not the broker
 COLUMNS = [field.attname for field in PeriodicTask._meta.concrete_fields]
 LONGEST_PAUSE = 5.0  # seconds between two tries while the broker or the database is away
-runs_of = attrgetter("last_run_at", "total_run_count")  # only a claim changes them
 
 logger = get_logger(__name__)
 
@@ -101,7 +100,7 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
 
     def _prepare(self) -> bool:
         """Write the entries of Celery's settings. Returns False while there are no tables."""
-        if self.Model._meta.db_table not in connection.introspection.table_names():
+        if self.Model._meta.db_table not in database.connection().introspection.table_names():
             logger.warning("beat: There are no tables yet: waiting for manage.py migrate.")
             return False
         if not self.app.backend.supports_autoexpire:
@@ -141,22 +140,21 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
             return
         try:
             producer = self.producer  # connects, before anything is locked
-            with defer_signals(), transaction.atomic():
+            with defer_signals(), database.atomic():
                 claimed = self._lock(due, timezone.now())
                 missed = [run for c in claimed for run in c.missed()]
                 sent = self._send([c for c in claimed if c.is_due], producer)
                 made_up = [run for c in sent for run in c.made_up()]
                 Run.objects.bulk_create([*missed, *made_up], ignore_conflicts=True)
                 self._mark(sent)
+                self._disable([c for c in claimed if c.entry.has_expired])
             for run in missed:
                 logger.warning(
-                    "beat: Skipped %s: missed for longer than beat_cron_starting_deadline, %s s; "
-                    "due times: %s",
-                    *(run, self.queue.deadline, run.due_times),
+                    "beat: Skipped %s (due times: %s): %s", run, run.due_times, run.reason
                 )
             for c in claimed:
                 c.entry.missed_from = None
-                if c.entry.due is None:
+                if c.entry.due is None or c.entry.has_expired:
                     self.queue.discard(c.entry)
             for c in sent:
                 self._advance(c)
@@ -169,9 +167,10 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         Returns those that nobody has claimed, changed or paused since they were read.
         """
         keys = [entry.pk for entry in due]
-        locked = self.Model.objects.select_for_update(skip_locked=True).filter(pk__in=keys)
+        stored = self.Model.objects.using(database.alias())
+        locked = stored.select_for_update(skip_locked=True).filter(pk__in=keys)
         rows = {row.pk: row for row in locked.values_list("pk", *COLUMNS, named=True)}
-        others = self.Model.objects.filter(pk__in=[pk for pk in keys if pk not in rows])
+        others = stored.filter(pk__in=[pk for pk in keys if pk not in rows])
         locked_elsewhere = set(others.values_list("pk", flat=True))  # no query if there are none
         mine = []
         for entry in due:
@@ -180,9 +179,9 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
                 self.queue.push(entry, retry_at=now + LOCKED_ROW_RETRY)
             elif row is None or not row.enabled:
                 self.queue.discard(entry)
-            elif runs_of(row) == runs_of(entry) and self.queue.is_known(row):
+            elif is_unclaimed(entry, row) and self.queue.is_known(row):
                 mine.append(Claimed(entry, row, now))
-            else:  # claimed or changed; a pause by update() leaves no date, and no last run
+            else:  # claimed or changed; update() leaves no date, and maybe no last run
                 self.queue.add(row, since=None if row.last_run_at else self.queue.read_at)
         return mine
 
@@ -246,6 +245,12 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         self.queue.complain(c.row, error)
         self.queue.push(c.entry, retry_at=c.now + REFUSED_RUN_RETRY)
 
+    def _disable(self, expired: list[Claimed]) -> None:
+        """Disable rows that send no more runs, as django-celery-beat does."""
+        if expired:
+            rows = self.Model.objects.filter(pk__in=[c.row.pk for c in expired])
+            rows.update(enabled=False, last_run_at=None)
+
     def _mark(self, sent: list[Claimed]) -> None:
         """Write beat's columns, and disable what runs once."""
         once = Q(one_off=True) | Q(clocked__isnull=False)
@@ -286,7 +291,20 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         """Close connections that may be broken. The next use connects anew."""
         self.close()
         with suppress(DatabaseError, InterfaceError):
-            connection.close()
+            database.connection().close()
+
+
+def is_unclaimed(entry: DueEntry, row: Any) -> bool:
+    """Whether nobody has sent an entry's run, or paused and resumed the row since it was due.
+
+    Only a claim changes ``total_run_count``. ``last_run_at`` is also cleared by a resumption, which
+    leaves a date, and by the reset of django-celery-beat's documentation, which does not.
+    """
+    if row.total_run_count != entry.total_run_count:
+        return False
+    if row.last_run_at is None:
+        return entry.last_run_at is None or bool(row.date_changed < entry.due)
+    return bool(row.last_run_at == entry.last_run_at)
 
 
 @contextmanager

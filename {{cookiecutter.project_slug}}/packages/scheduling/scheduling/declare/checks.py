@@ -12,6 +12,8 @@ from django.core import mail
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.db import connections, router
 from django.utils.module_loading import autodiscover_modules
+from django_celery_beat.models import PeriodicTask
+from django_celery_results.models import TaskResult
 
 from scheduling.declare import discovery
 from scheduling.models import Declaration
@@ -102,19 +104,32 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
 
 @register
 def check_database(**kwargs: Any) -> list[CheckMessage]:
-    """The engine's tables are in a database that it knows. Plain ``check`` says so too."""
-    alias = router.db_for_write(Declaration)
-    vendor = connections[alias].vendor
-    if vendor in VENDORS:
-        return []
-    return [
-        Error(
-            f"The database {alias!r} is {connections[alias].display_name}, which the scheduler "
-            "does not support.",
-            hint="Use PostgreSQL, or SQLite on one machine.",
-            id="scheduling.E007",
+    """The engine's tables are in one database, which it knows. Plain ``check`` says so too."""
+    used = {
+        model._meta.app_label: router.db_for_write(model)
+        for model in (PeriodicTask, TaskResult, Declaration)
+    }
+    messages: list[CheckMessage] = []
+    if len(set(used.values())) > 1:
+        where = ", ".join(f"{app} in {alias!r}" for app, alias in used.items())
+        messages.append(
+            Error(
+                f"DATABASE_ROUTERS puts the scheduler's tables into several databases: {where}.",
+                hint="Name one database for these apps.",
+                id="scheduling.E009",
+            )
         )
-    ]
+    for alias in dict.fromkeys(used.values()):
+        if connections[alias].vendor not in VENDORS:
+            name = connections[alias].display_name
+            messages.append(
+                Error(
+                    f"The database {alias!r} is {name}, which the scheduler does not support.",
+                    hint="Use PostgreSQL, or SQLite on one machine.",
+                    id="scheduling.E007",
+                )
+            )
+    return messages
 
 
 @register

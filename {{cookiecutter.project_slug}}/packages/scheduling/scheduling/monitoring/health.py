@@ -8,7 +8,7 @@ from threading import Thread
 from typing import Any
 
 from celery import current_app
-from django.db import connection
+from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -20,6 +20,7 @@ from django.views.decorators.http import require_safe
 from django_celery_beat.models import PeriodicTask
 
 from scheduling.conf import conf
+from scheduling.database import aliases
 from scheduling.models import Node, Run, State
 from scheduling.monitoring.access import may_read
 from scheduling.monitoring.metrics import metrics
@@ -37,11 +38,12 @@ class NotReadyError(Exception):
 
 
 def database() -> None:
-    """Raise unless the database answers, and has all migrations of this code."""
-    executor = MigrationExecutor(connection)
-    missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    if missing:
-        raise NotReadyError(f"migrations not applied: {len(missing)}")
+    """Raise unless each database answers, and has all migrations of this code."""
+    for alias in aliases():
+        executor = MigrationExecutor(connections[alias])
+        missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
+        if missing:
+            raise NotReadyError(f"migrations not applied: {len(missing)}")
 
 
 def broker() -> None:
@@ -73,7 +75,7 @@ class BoundedCheck(Thread):
         except Exception as error:
             self.answer, self.error = type(error).__name__, str(error)
         finally:
-            connection.close()  # this thread's
+            connections.close_all()  # this thread's
 
 
 last_checks: dict[str, BoundedCheck] = {}  # by name; while one hangs, no second one starts
@@ -129,7 +131,7 @@ def schedule_status(now: datetime, with_names: bool) -> tuple[dict[str, Any], bo
         "waiting": {"count": waits.count()},
         "failing": {"count": len(failed_at)},
         "lost": {"count": Run.objects.filter(state=State.LOST).count()},
-        "paused": {"count": paused().count()},
+        "paused": {"count": paused(now).count()},
     }
     if with_names:
         told["beat"]["beats"] = _ages(beats, now)

@@ -54,7 +54,7 @@ class Schedules(Collector):
 
     def collect(self) -> Iterator[Metric]:
         rows, due_since = list(_rows()), overdue(self.now)
-        paused_names = set(paused().values_list("name", flat=True))
+        paused_names = set(paused(self.now).values_list("name", flat=True))
         waits = {row.name: self.now - due_since[row.pk] for row in rows if row.pk in due_since}
         enabled = sum(row.enabled for row in rows)
         yield GaugeMetricFamily("schedules_enabled", "Schedules that are enabled.", enabled)

@@ -39,7 +39,6 @@ DAY_OF_24_HOURS = Options()
 DAY_OF_24_HOURS.use_24hour_time_format = True
 COUNTS_FROM = Coalesce("last_run_at", "date_changed")
 ENDED = Q(Q(one_off=True) | Q(clocked__isnull=False), total_run_count__gt=0)  # it ran, once
-PAUSED = Q(enabled=False) & ~ENDED
 ROW_STATES = {  # what an operator filters by
     "overdue": "Overdue",
     "waiting": "Waits for a worker",
@@ -61,6 +60,7 @@ class ScheduleStatus:
     due: datetime | None = None  # its next run; in the past while beat has not sent it
     missed: datetime | None = None  # a run that beat skips: it was away for too long
     is_overdue: bool = False
+    has_expired: bool = False  # beat sends no more runs, and disables it
     problem: str = ""  # why it cannot run
     waiting: RunSummary | None = None  # the last run, if no worker has begun it in time
     why_waiting: str = ""
@@ -92,7 +92,9 @@ def status_of(
         status.missed = missed if row.enabled else None
     except Exception as error:  # whatever libraries raise for what people have stored
         status.problem = f"{type(error).__name__}: {error}"
-    status.is_overdue = bool(row.enabled and status.due and status.due < now - late_after())
+    status.has_expired = bool(row.expires and row.expires <= now)
+    goes_on = row.enabled and not status.has_expired
+    status.is_overdue = bool(goes_on and status.due and status.due < now - late_after())
     last = runs[0] if runs else None
     if last and last.state == State.SENT and now - (last.queued_at or now) > TAKEN_UP_WITHIN:
         status.waiting, status.why_waiting = last, why_waiting(last.queue, workers)
@@ -104,10 +106,14 @@ def has_heartbeat() -> bool:
     return getattr(symbol_by_name(current_app.conf.beat_scheduler), "has_heartbeat", False)
 
 
-def paused() -> QuerySet[PeriodicTask]:
-    """The schedules that are disabled, without those that have run once and are done."""
-    rows: QuerySet[PeriodicTask] = PeriodicTask.objects.filter(PAUSED)
+def paused(now: datetime) -> QuerySet[PeriodicTask]:
+    """The schedules that are disabled, without those that are done: they ran once, or expired."""
+    rows: QuerySet[PeriodicTask] = PeriodicTask.objects.filter(_is_paused(now))
     return rows.order_by("name")
+
+
+def _is_paused(now: datetime) -> Q:
+    return Q(enabled=False) & ~ENDED & ~Q(expires__lte=now)
 
 
 def in_state(rows: QuerySet[PeriodicTask], state: str, now: datetime) -> QuerySet[PeriodicTask]:
@@ -124,7 +130,7 @@ def in_state(rows: QuerySet[PeriodicTask], state: str, now: datetime) -> QuerySe
             late = Q(started_at__gt=F("scheduled_for") + late_after())
             return rows.filter(pk__in=recent.filter(late).values("periodic_task"))
         case "paused":
-            return rows.filter(PAUSED)
+            return rows.filter(_is_paused(now))
         case _:
             return rows
 
@@ -150,7 +156,7 @@ def overdue(now: datetime) -> dict[int, datetime]:
     overdue.
     """
     latest = now - late_after()
-    enabled = PeriodicTask.objects.filter(enabled=True).order_by()
+    enabled = PeriodicTask.objects.filter(enabled=True).exclude(expires__lte=now).order_by()
     maybe = _maybe_overdue(enabled, latest)
     if not maybe:
         return {}

@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 import django
-from django.db import connection, transaction
 from django.db.models import Model
 from django.db.models.deletion import Collector
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask, PeriodicTasks
 
+from scheduling import database
 from scheduling.declare.schedule import Schedule
 from scheduling.models import Declaration
 from scheduling.sync.plan import Change, Removal, Update, plan, stored
@@ -22,7 +22,7 @@ UPDATE_BATCH_SIZE = 500  # rows
 
 def seed(declared: Collection[Schedule], reset: str | None = None) -> list[Change]:
     """Plan and apply in one transaction. Returns the plan. ``reset`` is as in ``plan``."""
-    with transaction.atomic():
+    with database.atomic():
         _lock()
         changes = plan(declared, *stored(declared), reset=reset)
         if any(change.row and change.is_pending for change in changes):
@@ -124,7 +124,8 @@ def _timings(schedules: Iterable[Schedule]) -> dict[str, Any]:
         wanted[type(schedule.timing())][schedule.values["when"]] = schedule.timing()
     timings: dict[str, Any] = {}
     for model, by_description in wanted.items():
-        rows = {describe(row): row for row in model._default_manager.order_by("-pk")}
+        stored = model._default_manager.using(database.alias()).order_by("-pk")
+        rows = {describe(row): row for row in stored}
         missing = [timing for text, timing in by_description.items() if text not in rows]
         model._default_manager.bulk_create(missing)
         timings |= by_description | rows
@@ -145,6 +146,7 @@ def _columns(values: dict[str, Any], timings: dict[str, Any]) -> dict[str, Any]:
 
 def _lock() -> None:
     """Block other seedings until the end of the transaction."""
+    connection = database.connection()
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(hashtext('scheduling.seed'))")
@@ -157,6 +159,7 @@ def _allow_many_parameters() -> None:
 
     It assumes SQLite's limit until 2020, 999, which costs 20 times the queries. Django 6 asks.
     """
+    connection = database.connection()
     if connection.vendor == "sqlite" and django.VERSION < (6, 0):
         limit = connection.connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
         connection.features.max_query_params = min(limit, 2**15 - 1)
@@ -166,6 +169,6 @@ def _delete(objects: list[Any]) -> None:
     """Delete in bulk; ``QuerySet.delete`` would make beat reload once for each row."""
     for instance in objects:
         instance.no_changes = True  # django-celery-beat's signal handler then does nothing
-    collector = Collector(using=connection.alias)
+    collector = Collector(using=database.alias())
     collector.collect(objects)
     collector.delete()

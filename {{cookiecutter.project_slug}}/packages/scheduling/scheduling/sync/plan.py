@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from django_celery_beat.models import PeriodicTask
 
+from scheduling import database
 from scheduling.declare.schedule import Schedule, canonical
 from scheduling.models import Declaration
 from scheduling.timing import TIMINGS, describe
@@ -91,13 +92,13 @@ def stored(
     These are the rows that were seeded, and those that have the name of a declared schedule.
     ``lock`` locks them until the end of the transaction.
     """
-    tasks = PeriodicTask.objects.select_related(*TIMINGS)
+    tasks = PeriodicTask.objects.using(database.alias()).select_related(*TIMINGS)
     if lock:
         tasks = tasks.select_for_update(of=("self",))
     rows = list(tasks.filter(declaration__isnull=False))
     if others := {schedule.name for schedule in declared} - {row.name for row in rows}:
         rows += tasks.in_bulk(others, field_name="name").values()
-    return list(Declaration.objects.all()), rows
+    return list(Declaration.objects.using(database.alias())), rows
 
 
 def stored_values(row: PeriodicTask) -> dict[str, Any]:
@@ -189,14 +190,18 @@ def _update(found: Match, reset: bool) -> Update:
             outcome = "agreed"
         elif reset or (old != new and name != "enabled"):
             outcome = "written"
-        elif (
-            old == new and name == "enabled" and found.declaration and "when" not in update.written
-        ):
-            continue  # an operator's pause: no difference to report, unless it stops a new timing
+        elif old == new and name == "enabled" and found.declaration and not may_go_on(update):
+            continue  # an operator's pause: no difference to report, unless it stops what is new
         else:
             outcome = "kept"
         update.differences.append(Difference(name, old, theirs, new, outcome))
     return update
+
+
+def may_go_on(update: Update) -> bool:
+    """Whether a schedule that is enabled would run at other times, or again: its end is undone."""
+    is_endless = "expires" in update.written and update.row and update.row.expires
+    return "when" in update.written or bool(is_endless)
 
 
 def _removal(declaration: Declaration, row: PeriodicTask | None) -> Removal:

@@ -7,9 +7,10 @@ from uuid import uuid4
 
 from celery.signals import worker_init, worker_ready, worker_shutdown
 from celery.worker import state
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import DatabaseError, InterfaceError
 from django.utils import timezone
 
+from scheduling import database
 from scheduling.models import Node
 from scheduling.runs.nodes import HEARTBEAT_EVERY
 from scheduling.worker import ledger
@@ -41,7 +42,7 @@ class Heartbeat(threading.Thread):
         except (DatabaseError, InterfaceError) as error:
             logger.error("ledger: no heartbeat: %s", error)
         finally:
-            connection.close()  # the worker forks
+            database.connection().close()  # the worker forks
 
     def describe(self) -> Node:
         """This worker as it is now."""

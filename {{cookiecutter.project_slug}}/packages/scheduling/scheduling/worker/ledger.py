@@ -11,11 +11,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db import DatabaseError, InterfaceError, transaction
+from django.db import DatabaseError, InterfaceError
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
+from scheduling import database
 from scheduling.models import ENDED, Run, State
 from scheduling.runs.nodes import live_workers
 
@@ -115,7 +116,7 @@ def write(events: Iterable[Event]) -> None:
     A final state stays, and so does a run that has begun anew at another worker.
     """
     latest = {event.run.pk: event for event in events}
-    with transaction.atomic():
+    with database.atomic():
         rows = Run.objects.select_for_update().filter(pk__in=latest).order_by("pk")
         stored = {row.pk: row for row in rows}
         changed = []

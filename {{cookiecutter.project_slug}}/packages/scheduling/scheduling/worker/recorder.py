@@ -9,9 +9,10 @@ from typing import Any
 
 from celery import signals, states
 from celery.exceptions import InvalidTaskError, NotRegistered
-from django.db import InterfaceError, OperationalError, close_old_connections, connection
+from django.db import InterfaceError, OperationalError, close_old_connections
 from django.utils import timezone
 
+from scheduling import database
 from scheduling.models import ENDED, Run, State
 from scheduling.worker import ledger
 from scheduling.worker.ledger import Event, line, run_of, run_of_request, storable
@@ -65,14 +66,14 @@ class Recorder(Thread):
                 self.write(batch)
                 self.ending.wait(WRITE_EVERY)
         finally:
-            connection.close()  # this thread's
+            database.connection().close()  # this thread's
 
     def wait(self) -> Event | None:
         """The next event; None at the end."""
         try:
             return self.events.get(timeout=IDLE_SECONDS)
         except Empty:
-            connection.close()
+            database.connection().close()
             return self.events.get()
 
     def write(self, batch: list[Event]) -> None:
@@ -81,7 +82,7 @@ class Recorder(Thread):
                 close_old_connections()
                 return ledger.write(batch)
             except (OperationalError, InterfaceError) as error:
-                connection.close()
+                database.connection().close()
                 if self.ending.is_set():
                     return logger.error("ledger: %s are not recorded: %s", len(batch), error)
                 logger.error("ledger: %s wait for the database: %s", len(batch), error)

@@ -158,6 +158,15 @@ def test_what_was_resumed_by_itself_is_not_resumed_with_all(admin_client: Client
     assert not row.enabled
 
 
+def test_what_has_expired_is_not_resumed(admin_client: Client) -> None:
+    """Beat would disable it again at once."""
+    row = make("Row", enabled=False, expires=NOON - DAY, **every(10))
+
+    assert messages(choose(admin_client, "resume", row)) == ["Nothing was changed."]
+    row.refresh_from_db()
+    assert not row.enabled
+
+
 def test_what_is_confirmed_does_not_depend_on_a_filter(admin_client: Client) -> None:
     row = make("Row", last_run_at=NOON - 20 * MINUTE, **every(10))
     chosen = {"action": "pause", "_selected_action": [row.pk]}

@@ -28,7 +28,7 @@ from tests.admin.pages import (
     text_of,
 )
 from tests.beat.in_process import Beat
-from tests.factories import HOUR, MINUTE, NOON, at, every, make, store
+from tests.factories import DAY, HOUR, MINUTE, NOON, at, every, make, store
 
 pytestmark = pytest.mark.django_db
 SCRIPT = "<script>alert(1)</script>"
@@ -141,6 +141,24 @@ def test_what_has_run_once_is_done_not_paused(admin_client: Client) -> None:
 
     assert "Done: it runs once" in text_of(admin_client.get(LIST))
     assert not admin_client.get(f"{LIST}?state=paused").context["cl"].result_list
+
+
+@pytest.mark.parametrize("enabled", [True, False])  # before and after beat disables it
+def test_what_has_expired_is_neither_paused_nor_overdue(
+    admin_client: Client, enabled: bool
+) -> None:
+    row = make(
+        "Row",
+        enabled=enabled,
+        last_run_at=NOON - DAY,
+        expires=NOON - DAY + 2 * HOUR,
+        **every(1, "hours"),
+    )
+
+    assert "Expired " in text_of(admin_client.get(LIST))
+    for state in ("paused", "overdue"):
+        assert not admin_client.get(f"{LIST}?state={state}").context["cl"].result_list
+    assert "Resume" not in dict(admin_client.get(page_of(row)).context["schedule_actions"]).values()
 
 
 def test_a_time_at_the_end_of_times_is_shown(admin_client: Client, settings: Settings) -> None:

@@ -26,6 +26,7 @@ from django_celery_beat.models import (
 )
 from kombu.exceptions import OperationalError
 
+from scheduling import operations
 from scheduling.beat import batch
 from scheduling.beat.due_queue import Reload
 from scheduling.beat.scheduler import CLAIM_BATCH_SIZE, DatabaseScheduler
@@ -458,6 +459,64 @@ def test_nothing_runs_after_its_end(beat: Beat, clock: Any) -> None:
     assert dues(beat) == [START + HOUR]
 
 
+def test_what_has_expired_is_disabled_by_one_beat_and_not_before(clock: Any) -> None:
+    make(**every(hours=1), expires=START + 90 * MINUTE)
+    make("Never ran", **crontab(minute="0", hour="3"), expires=START + HOUR)
+    crowd = [Beat(), Beat()]
+    enabled = []
+    for _ in range(5):
+        for beat in crowd:
+            beat.run()
+        enabled.append([row().enabled, row("Never ran").enabled])
+        clock.shift(30 * MINUTE)
+
+    assert enabled == [[True, True]] * 2 + [[True, False]] + [[False, False]] * 2
+    assert (row().last_run_at, row().total_run_count) == (None, 1)
+    assert not any(beat.queue.entries for beat in crowd)
+
+
+def test_what_could_not_be_sent_before_its_end_is_not_sent_later(
+    beat: Beat, clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(**every(hours=1), expires=START + 90 * MINUTE)
+    beat.run()
+    clock.shift(91 * MINUTE)
+    Beat(beat.sent).run()
+
+    assert beat.sent == []
+    assert not row().enabled
+    assert f"beat: Skipped Some, due at {START + HOUR}: it expired at" in caplog.text
+
+
+def test_what_was_sent_before_its_end_is_marked_after_it(beat: Beat, clock: Any) -> None:
+    make(**every(hours=1), expires=START + 61 * MINUTE)
+    beat.run()
+    clock.shift(HOUR)
+
+    def fail() -> None:
+        raise DatabaseError("The database is away.")
+
+    beat.before_commit = fail
+    beat.run()
+    clock.shift(HOUR)
+    beat.before_commit = lambda: None
+    beat.run()
+
+    assert (len(beat.sent), row().total_run_count, row().enabled) == (1, 1, False)
+
+
+def test_a_later_end_is_waited_for(beat: Beat, clock: Any) -> None:
+    make(**every(hours=1), expires=START + 90 * MINUTE)
+    for minutes in range(0, 180, 10):
+        if minutes == 80:
+            edit(expires=START + 150 * MINUTE)
+        beat.run()
+        clock.shift(10 * MINUTE)
+
+    assert dues(beat) == [START + HOUR, START + 2 * HOUR]
+    assert not row().enabled
+
+
 def test_edits_are_seen_at_the_next_look_and_only_they_are_read(beat: Beat, clock: Any) -> None:
     for number in range(50):
         make(f"Row {number}", **every(hours=1))
@@ -675,7 +734,7 @@ def test_a_pause_before_the_first_run_counts_too(beat: Beat, clock: Any) -> None
     assert dues(beat) == [START + 110 * MINUTE]
 
 
-def test_a_pause_and_its_end_by_update_between_two_looks_do_not_run_at_once(
+def test_a_pause_and_its_end_by_update_between_two_looks_change_nothing(
     beat: Beat, clock: Any
 ) -> None:
     make(**every(hours=1))
@@ -686,11 +745,50 @@ def test_a_pause_and_its_end_by_update_between_two_looks_do_not_run_at_once(
     beat.run()
     PeriodicTask.objects.update(enabled=False, last_run_at=None)  # as django-celery-beat's actions
     PeriodicTask.objects.update(enabled=True)
+    beat.run()
     clock.shift(MINUTE)
-    beat.tick()
     beat.run()
 
-    assert dues(beat) == [START + HOUR]
+    assert dues(beat) == [START + HOUR, START + 2 * HOUR]
+
+
+def test_what_was_paused_over_its_due_time_unseen_counts_from_its_end(
+    beat: Beat, clock: Any
+) -> None:
+    make(**every(hours=1))
+    for _ in range(2):
+        beat.run()
+        clock.shift(HOUR)
+    operations.pause([row()])
+    clock.shift(MINUTE)
+    operations.resume([row()])
+    for _ in range(2):
+        beat.run()
+        clock.shift(HOUR)
+
+    assert dues(beat) == [START + HOUR, START + 3 * HOUR + MINUTE]
+
+
+@pytest.mark.parametrize("made", [lambda: every(minutes=10), lambda: crontab(minute="*/10")])
+@pytest.mark.parametrize("is_edited", [False, True])
+def test_a_reset_of_the_last_runs_makes_no_run_come_early_or_late(
+    beat: Beat, clock: Any, made: Any, is_edited: bool
+) -> None:
+    """As django-celery-beat's documentation resets them: by update(), which leaves no date."""
+    make(**made())
+    for _ in range(15):
+        beat.run()
+        clock.shift(MINUTE)
+    if is_edited:
+        edit(description="An operator's")
+    PeriodicTask.objects.update(last_run_at=None)
+    PeriodicTasks.update_changed()
+    for _ in range(30):
+        beat.run()
+        clock.shift(MINUTE)
+
+    first = dues(beat)[0]
+    assert dues(beat) == [first + number * 10 * MINUTE for number in range(4)]
 
 
 def test_rows_that_are_gone_are_forgotten(beat: Beat, clock: Any) -> None:

@@ -60,6 +60,7 @@ def make_one_of_each() -> None:
     make("Broken", **at("30", "2"))
     once = ClockedSchedule.objects.create(clocked_time=NOON - DAY)
     make("Ended", enabled=False, one_off=True, clocked=once, total_run_count=1)
+    make("Expired", enabled=False, expires=NOON - DAY, **every(10))
     later = ClockedSchedule.objects.create(clocked_time=NOON + 3 * DAY)
     make("Later", one_off=True, clocked=later)
     Node.objects.create(name="here:1", is_worker=False, seen_at=NOON - 3 * SECOND)
@@ -72,6 +73,7 @@ STATE   NEXT                 LAST        LATE   TOOK WHEN                    SCH
 broken                                               at 30:02, UTC           Broken: ValueError: \
 Invalid end range: 30 > 23.
 ended                                                once at 2026-05-31 12:… Ended
+expired                                              every 10 minutes        Expired
 failing 03:00 in 13 h        failed       0 s    1 s at 03:00, Europe/Berlin Failing
         04 Jun in 3 d                                once at 2026-06-04 12:… Later
 overdue 13:55 5 min ago      late       3 min    1 s every 10 minutes        Overdue
@@ -79,7 +81,7 @@ paused                                               every 10 minutes        Pau
         14:09 in 9 min       succeeded    0 s    1 s every 10 minutes        Punctual
 waiting 14:09 in 9 min       waiting     20 s        every 10 minutes        Waiting: \
 no worker consumes the queue 'celery'
-8 schedules, 1 broken, 1 ended, 1 failing, 1 overdue, 1 paused, 1 waiting
+9 schedules, 1 broken, 1 ended, 1 expired, 1 failing, 1 overdue, 1 paused, 1 waiting
 """
 
 

@@ -93,6 +93,7 @@ def test_what_is_paused_overdue_and_ticking_is_counted(client: Client) -> None:
     make("Paused", enabled=False, **every(10))
     once = ClockedSchedule.objects.create(clocked_time=NOON - DAY)
     make("Ended", enabled=False, one_off=True, clocked=once, total_run_count=1)
+    make("Expired", enabled=False, expires=NOON - DAY, **every(10))
     Node.objects.create(name="old", is_worker=False, seen_at=NOON - 3 * DAY)
     Node.objects.create(name="older", is_worker=False, seen_at=NOON - 4 * DAY)
 
@@ -105,7 +106,7 @@ def test_what_is_paused_overdue_and_ticking_is_counted(client: Client) -> None:
     assert values["schedule_overdue_seconds", "Overdue"] == 5 * 60
     assert values["schedule_overdue_seconds", "Punctual"] == 0
     assert values["schedule_paused", "Paused"] == 1
-    assert values["schedule_paused", "Ended"] == 0
+    assert values["schedule_paused", "Ended"] == values["schedule_paused", "Expired"] == 0
 
 
 def test_a_beat_that_never_ticked_is_told_and_one_that_cannot_tick_is_not(

@@ -47,7 +47,9 @@ TEMPLATES = [
         },
     },
 ]
-DATABASES = {"default": dj_database_url.config(default="sqlite://:memory:")}
+default = dj_database_url.config(default="sqlite://:memory:")
+# The second is for test_database.py: without a router, nobody uses it.
+DATABASES = {"default": default, "second": default | {"NAME": f"{default['NAME']}_second"}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STATIC_URL = "static/"
 TIME_ZONE = "UTC"

@@ -11,6 +11,7 @@ from django.core.management import CommandError, call_command
 from django.core.management.color import no_style
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask, PeriodicTasks
 from pytest_django import Settings
 
@@ -206,6 +207,14 @@ def test_a_new_time_for_a_paused_schedule_is_told_that_it_is_paused() -> None:
     edit(enabled=False)
 
     assert "  ! Some: enabled False (code: True)" in say(some(DAY))
+
+
+def test_a_new_expiry_for_a_schedule_whose_end_has_come_is_told_that_it_is_disabled() -> None:
+    seed([some()])
+    edit(enabled=False, expire_seconds=None, expires=timezone.now() - HOUR)
+
+    assert "  ! Some: enabled False (code: True)" in say(some(expires=timedelta(minutes=1)))
+    assert (row().expires, row().enabled) == (None, False)
 
 
 def test_what_is_no_longer_declared_is_deleted_and_nothing_else() -> None:

@@ -430,7 +430,8 @@ def test_a_recorder_that_idles_gives_its_connection_back(
 
     closed = Flag()
     monkeypatch.setattr(recorder, "IDLE_SECONDS", 0.1)
-    monkeypatch.setattr(recorder, "connection", SimpleNamespace(close=close))
+    closing = SimpleNamespace(connection=lambda: SimpleNamespace(close=close))
+    monkeypatch.setattr(recorder, "database", closing)
 
     for due in (NOON, NOON + MINUTE):
         run = sent(due=due)

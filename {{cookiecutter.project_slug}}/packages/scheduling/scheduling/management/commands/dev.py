@@ -16,14 +16,14 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import connection, models
+from django.db import connections, models
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.termcolors import make_style
 from django_celery_beat.models import PeriodicTask
 
 import scheduling
-from scheduling import operations
+from scheduling import database, operations
 from scheduling.broker import server as broker
 from scheduling.declare import discovery
 from scheduling.formatting import printable
@@ -61,7 +61,7 @@ class Command(BaseCommand):
         supervisor = self.make_supervisor(address, without)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, supervisor.on_signal)
-        call_command("migrate", interactive=False)
+        migrate()
         is_first_start = self.make_superuser() and not Run.objects.exists()
         with suppress(NoReverseMatch):
             self.say(f"Admin: http://{address}{reverse('admin:index')}")
@@ -69,7 +69,7 @@ class Command(BaseCommand):
         with embedded_broker():
             if is_first_start:
                 self.run_first_schedule()
-            connection.close()
+            connections.close_all()
             try:
                 ended = supervisor.run()
             finally:
@@ -124,8 +124,8 @@ class Command(BaseCommand):
         else:
             again = shlex.join([python(), "manage.py", "run_schedule", row.name])
             self.say(f"First start: {printable(row.name)} runs once now. Again: {again}")
-        connections: Any = current_app.pool
-        connections.force_close_all()  # the embedded broker ends when its clients have gone
+        pool: Any = current_app.pool
+        pool.force_close_all()  # the embedded broker ends when its clients have gone
 
     def say_what_runs_next(self) -> None:
         now = timezone.now()
@@ -143,6 +143,12 @@ class Command(BaseCommand):
         with suppress(OSError):  # the terminal may be closed
             self.stdout.write(f"{style(f'{name:6} |')} {line}")
             self.stdout.flush()
+
+
+def migrate() -> None:
+    """Migrate all databases that the engine needs."""
+    for alias in database.aliases():
+        call_command("migrate", interactive=False, database=alias)
 
 
 def what_is_lacking() -> Iterator[str]:

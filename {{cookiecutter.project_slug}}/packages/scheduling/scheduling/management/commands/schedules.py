@@ -96,8 +96,12 @@ def _heartbeat(now: datetime) -> str:
 
 def _state(schedule: ScheduleStatus, is_failing: bool) -> str:
     """A schedule's worst state; an empty text if all is well."""
+    if not schedule.row.enabled and schedule.has_ended:
+        return "ended"
+    if schedule.has_expired:
+        return "expired"
     if not schedule.row.enabled:
-        return "ended" if schedule.has_ended else "paused"
+        return "paused"
     if schedule.problem:
         return "broken"
     if schedule.is_overdue:
