@@ -52,7 +52,7 @@ class Trigger(models.TextChoices):
 
 OPEN = (State.SENT, State.STARTED, State.RETRYING, State.LOST)
 ENDED = tuple(state for state in State if state not in OPEN)
-MISSED = "missed: beat was away for too long"  # why a stretch was skipped
+MISSED = "missed for longer than beat_cron_starting_deadline"  # why a stretch was skipped
 # A run that did not do what it was for.
 BAD = models.Q(state__in=(State.FAILED, State.EXPIRED, State.LOST)) | models.Q(reason=MISSED)
 

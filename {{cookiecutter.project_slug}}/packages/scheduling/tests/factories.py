@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask
 
+from scheduling import database
 from scheduling.models import ENDED, Run, State
 
 STOCK_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
@@ -47,8 +48,10 @@ def store(
 
     ``late`` says when the first state came, and ``queued`` when beat sent it, after it was due.
     """
-    row = PeriodicTask.objects.filter(name=name).first()
-    run = Run.objects.filter(schedule=name, scheduled_for=due).first() or Run(
+    row = PeriodicTask.objects.using(database.alias()).filter(name=name).first()
+    run = Run.objects.using(database.alias()).filter(
+        schedule=name, scheduled_for=due
+    ).first() or Run(
         id=pk or uuid4(),
         periodic_task=row,
         schedule=name,

@@ -17,13 +17,12 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 from django.urls import reverse
 from django_celery_beat.models import IntervalSchedule, PeriodicTask, PeriodicTasks
-from django_celery_results.models import TaskResult
 from pytest_django import Settings
 
 from scheduling import operations, run_at
 from scheduling.declare import discovery
 from scheduling.management.commands.dev import migrate
-from scheduling.models import Pause, Run
+from scheduling.models import Node, Pause, Run
 from scheduling.monitoring import health
 from scheduling.one_off import delete
 from scheduling.sync.apply import seed
@@ -108,7 +107,7 @@ def test_beats_share_the_runs(clock: time_machine.Traveller) -> None:
 
     assert [sent.due for sent in crowd[0].sent] == [NOON + n * MINUTE for n in (1, 2, 3)]
     assert rows().get().total_run_count == 3
-    assert Heartbeat.objects.using("second").exists()
+    assert Node.objects.using("second").exists()
 
 
 @SECOND_ONLY
@@ -173,31 +172,31 @@ def test_a_single_run_is_made_sent_and_deleted(clock: time_machine.Traveller) ->
 @SECOND_ONLY
 @pytest.mark.usefixtures("with_replica_too")
 def test_workers_record_runs_and_the_clean_up_deletes_them() -> None:
-    store("Row", NOON - 15 * DAY, "RETRY")
-    store("Row", NOON - 15 * DAY, "STARTED", "SUCCESS")
+    store("Row", NOON - 15 * DAY, "retrying")
+    store("Row", NOON - 15 * DAY, "started", "succeeded")
 
     run = Run.objects.using("second").get()
     assert run.started_at and run.finished_at
 
     assert clean_up_history.apply().get() == 1
-    assert not TaskResult.objects.using("second").exists()
+    assert not Run.objects.using("second").exists()
 
 
 @SECOND_ONLY
 def test_commands_list_check_and_seed() -> None:
     call_command("seed_schedules", verbosity=0)
     call_command("seed_schedules", check=True, verbosity=0)
-    store(CLEAN_UP, NOON, "STARTED", "SUCCESS")
+    store(CLEAN_UP, NOON, "started", "succeeded")
     listed = StringIO()
     call_command("schedules", stdout=listed)
 
-    assert "SUCCESS" in listed.getvalue()
+    assert "succeeded" in listed.getvalue()
 
 
 @BOTH
 def test_the_admin_shows_and_steers_them(admin_client: Client) -> None:
     row = make("Row", **every(10))
-    store("Row", NOON, "STARTED", "SUCCESS")
+    store("Row", NOON, "started", "succeeded")
 
     for page in (LIST, TIMELINE, page_of(row), reverse("admin:scheduling_pause_all")):
         assert admin_client.get(page).status_code == 200

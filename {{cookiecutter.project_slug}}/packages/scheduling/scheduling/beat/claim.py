@@ -62,11 +62,13 @@ class Claimed:
     def missed(self) -> Iterator[Run]:
         """A row for the stretch of due times that are not made up, if there is one."""
         entry = self.entry
+        first, reason = entry.missed_from, MISSED
         until = min(moment for moment in (entry.due, entry.expires, self.now) if moment)
-        first = entry.missed_from or (entry.due if entry.has_expired else None)
+        if entry.expires and entry.has_expired and not first:
+            first, until, reason = entry.due, entry.expires, f"it expired at {entry.expires}"
         if first and first < until:
             others = count_due(entry.timing, first, until - timedelta(microseconds=1))
-            yield self._skipped(first, 1 + others, MISSED)
+            yield self._skipped(first, 1 + others, reason)
 
     def made_up(self) -> Iterator[Run]:
         """A row for the stretch of due times that the run which is sent stands for."""

@@ -149,9 +149,7 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
                 self._mark(sent)
                 self._disable([c for c in claimed if c.entry.has_expired])
             for run in missed:
-                logger.warning(
-                    "beat: Skipped %s (due times: %s): %s", run, run.due_times, run.reason
-                )
+                logger.warning("beat: Skipped %s: %s. Times: %s", run, run.reason, run.due_times)
             for c in claimed:
                 c.entry.missed_from = None
                 if c.entry.due is None or c.entry.has_expired:
@@ -212,7 +210,7 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
 
     def _known(self, claimed: list[Claimed]) -> set[UUID]:
         """The ids of the runs that the ledger has."""
-        stored = Run.objects.filter(pk__in=[c.run_id for c in claimed])
+        stored = Run.objects.using(database.alias()).filter(pk__in=[c.run_id for c in claimed])
         return set(stored.values_list("pk", flat=True)) if claimed else set()
 
     def _build(self, c: Claimed, batch: Batch) -> bool:

@@ -35,6 +35,9 @@ class StockBeat(schedulers.DatabaseScheduler):  # type: ignore[misc]  # it has n
     def connection(self) -> Connection:
         return Connection("memory://")
 
+    def install_default_entries(self, data: Any) -> None:
+        """Leave out the clean-up of results: no row but those of the tests."""
+
     def apply_async(self, entry: Any, **kwargs: Any) -> Any:
         result = super().apply_async(entry, **kwargs)
         now = timezone.now()

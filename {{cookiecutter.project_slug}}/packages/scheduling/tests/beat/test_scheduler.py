@@ -488,23 +488,6 @@ def test_what_could_not_be_sent_before_its_end_is_not_sent_later(
     assert f"beat: Skipped Some, due at {START + HOUR}: it expired at" in caplog.text
 
 
-def test_what_was_sent_before_its_end_is_marked_after_it(beat: Beat, clock: Any) -> None:
-    make(**every(hours=1), expires=START + 61 * MINUTE)
-    beat.run()
-    clock.shift(HOUR)
-
-    def fail() -> None:
-        raise DatabaseError("The database is away.")
-
-    beat.before_commit = fail
-    beat.run()
-    clock.shift(HOUR)
-    beat.before_commit = lambda: None
-    beat.run()
-
-    assert (len(beat.sent), row().total_run_count, row().enabled) == (1, 1, False)
-
-
 def test_a_later_end_is_waited_for(beat: Beat, clock: Any) -> None:
     make(**every(hours=1), expires=START + 90 * MINUTE)
     for minutes in range(0, 180, 10):
