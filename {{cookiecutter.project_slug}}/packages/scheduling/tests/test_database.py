@@ -221,7 +221,7 @@ def test_probes_and_metrics_answer(
     told, _ = health.schedule_status(NOON, with_names=True)
     assert told["overdue"]["first"][0]["name"] == "Row"
 
-    MigrationRecorder(connections["second"]).record_unapplied("scheduling", "0002_history")
+    MigrationRecorder(connections["second"]).record_unapplied("scheduling", "0001_initial")
     with pytest.raises(health.NotReadyError, match="migrations not applied: 1"):
         health.database()
 
