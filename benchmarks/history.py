@@ -1,4 +1,4 @@
-"""What the run history costs a worker, next to django-celery-results' own backend, and what the
+"""What the ledger costs a worker, next to django-celery-results' backend, and what the
 queries of pages and monitors take with 100,000 runs stored.
 
 uv run python -m benchmarks.history
@@ -28,11 +28,11 @@ def main() -> None:
             }
         finally:
             redis.stop()
-    print("| A worker's tasks a second, two processes | no results | history | django-db |")
+    print("| A worker's tasks a second, two processes | nothing kept | ledger | django-db |")
     print("|---|---|---|---|")
     for name, found in figures.items():
         for task, ways in found["throughput"].items():
-            bare = ways["no results"]
+            bare = ways["nothing"]
             kept = [f"{figure:,.0f}, {figure / bare:.0%}" for figure in list(ways.values())[1:]]
             print(f"| {task}, {name} | {bare:,.0f} | {' | '.join(kept)} |")
     print("\n| 100,000 runs stored | Queries | SQLite, s | Postgres, s |")

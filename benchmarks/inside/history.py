@@ -1,5 +1,5 @@
-"""Prints, as JSON: what a worker does in a second, by task and way of keeping results; and what
-the queries of pages and monitors take, in seconds and queries.
+"""Prints, as JSON: what a worker does in a second, by task and by what it keeps of it; and what the
+queries of pages and monitors take, in seconds and queries.
 """
 
 import json
@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
+from typing import Any
+from uuid import uuid4
 
 import django
 from redis import Redis
@@ -34,11 +36,11 @@ from scheduling.runs import status  # noqa: E402
 
 ROUNDS = 3
 TASKS = {nothing: 1_000, ten_milliseconds: 400}  # and how many of each in a round
-# The worker, its result backend, and whether results are kept.
+# The worker, its result backend, and what is kept.
 WAYS = {
-    "no results": ("ours", None, False),
-    "history": ("ours", None, True),
-    "django-db": ("stock", "django-db", True),
+    "nothing": ("ours", None, None),
+    "ledger": ("ours", None, Run),
+    "django-db": ("stock", "django-db", TaskResult),
 }
 RUNS = 100_000
 
@@ -63,22 +65,50 @@ def worker(name: str, backend: str | None) -> Iterator[None]:
 
 def per_second(task: object, count: int, way: str) -> float:
     """Tasks done in a second, from a full queue."""
-    name, _, keeps = WAYS[way]
+    name, _, kept = WAYS[way]
     queue = f"queue-{time.monotonic_ns()}"
-    for number in range(count):
-        now = timezone.now().isoformat()
-        headers = {"periodic_task_name": f"Number {number % 100}"}
-        headers |= {"scheduled_for": now, "queued_at": now}
-        task.apply_async(queue=queue, headers=headers, ignore_result=not keeps)  # type: ignore[attr-defined]
-    before, start = TaskResult.objects.count(), time.perf_counter()
+    runs = [new_run(number, task, queue) for number in range(count)]
+    if kept is Run:
+        Run.objects.bulk_create(runs)
+    for run in runs:
+        headers = headers_of(run) if kept is Run else {}
+        task.apply_async(  # type: ignore[attr-defined]
+            task_id=str(run.pk), queue=queue, headers=headers, ignore_result=kept is not TaskResult
+        )
+    start = time.perf_counter()
     app.control.add_consumer(queue, destination=[f"{name}@here"])
     while redis.llen(queue) or redis.hlen("unacked"):
         time.sleep(0.005)
     seconds = time.perf_counter() - start
     app.control.cancel_consumer(queue, destination=[f"{name}@here"], reply=True)
-    while keeps and TaskResult.objects.count() < before + count:
+    while kept and done(kept, [run.pk for run in runs]) < count:
         time.sleep(0.05)
     return count / seconds
+
+
+def new_run(number: int, task: Any, queue: str) -> Run:
+    """A run as beat inserts it."""
+    now = timezone.now()
+    times = {"scheduled_for": now, "queued_at": now, "ready_at": now}
+    return Run(id=uuid4(), schedule=f"Number {number}", task=task.name, queue=queue, **times)
+
+
+def headers_of(run: Run) -> dict[str, Any]:
+    """As beat's message has them."""
+    return {
+        "periodic_task_id": None,
+        "periodic_task_name": run.schedule,
+        "scheduled_for": run.scheduled_for.isoformat(),
+        "queued_at": run.scheduled_for.isoformat(),
+        "trigger": run.trigger,
+    }
+
+
+def done(kept: Any, ids: list[Any]) -> int:
+    """How many of the tasks are kept as done."""
+    if kept is Run:
+        return Run.objects.filter(pk__in=ids, state="succeeded").count()
+    return TaskResult.objects.filter(task_id__in=map(str, ids)).count()
 
 
 def throughput() -> dict[str, dict[str, float]]:
@@ -117,26 +147,20 @@ def add_schedules(start: int, end: int) -> None:
 def add_runs() -> None:
     """Of a thousand schedules; one in a hundred has failed."""
     now = timezone.now()
+    keys = list(PeriodicTask.objects.order_by("pk").values_list("pk", flat=True)[:1_000])
     for start in range(0, RUNS, 5_000):
         numbers = range(start, start + 5_000)
-        results = TaskResult.objects.bulk_create(
-            TaskResult(
-                task_id=str(n),
-                status="FAILURE" if n % 100 == 0 else "SUCCESS",
-                content_type="application/json",
-                content_encoding="utf-8",
-            )
-            for n in numbers
-        )
         Run.objects.bulk_create(
             Run(
-                result=result,
+                id=uuid4(),
+                periodic_task_id=keys[n % 1_000],
                 schedule=f"Number {n % 1_000}",
+                state="failed" if n % 100 == 0 else "succeeded",
                 scheduled_for=(due := now - timedelta(minutes=n // 1_000)),
                 started_at=due,
                 finished_at=due + timedelta(seconds=1),
             )
-            for n, result in zip(numbers, results, strict=True)
+            for n in numbers
         )
 
 
@@ -152,11 +176,12 @@ def measured(query: Callable[[], object]) -> tuple[float, int]:
 
 def queries() -> dict[str, tuple[float, int]]:
     found = {}
-    TaskResult.objects.all().delete()
-    add_runs()
+    Run.objects.all().delete()
     rows = PeriodicTask.objects.select_related("interval", "crontab", "solar", "clocked")
     for start, end in ((0, 1_000), (1_000, 100_000)):
         add_schedules(start, end)
+        if not start:
+            add_runs()
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE")
         schedules = f"of {end:,} schedules"

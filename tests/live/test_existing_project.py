@@ -100,12 +100,11 @@ def write(live: Live, block: str) -> None:
 
 
 def reminders(live: Live) -> int:
-    """How many runs the history has as done."""
+    """How many runs the ledger has as done."""
     with closing(sqlite3.connect(live.project.path / "db.sqlite3")) as database:
         (count,) = database.execute(
             "SELECT count(*) FROM scheduling_run "
-            "JOIN django_celery_results_taskresult ON id = result_id "
-            "WHERE status = 'SUCCESS' AND schedule = 'Remind of open orders'"
+            "WHERE state = 'succeeded' AND schedule = 'Remind of open orders'"
         ).fetchone()
     return int(count)
 

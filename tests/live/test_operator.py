@@ -256,11 +256,11 @@ LONG_ROW = f"""
 from datetime import timedelta
 from django.utils import timezone
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
-from django_celery_results.models import TaskResult
+from uuid import uuid4
 from scheduling.models import Run
 
 now = timezone.now()
-PeriodicTask.objects.create(
+row = PeriodicTask.objects.create(
     name="{LONG_NAME}",
     task="application.tasks.send_email_task",
     interval=IntervalSchedule.objects.create(every=1, period="days"),
@@ -269,8 +269,10 @@ PeriodicTask.objects.create(
 for number in range(20):
     due = now - timedelta(days=number)
     Run.objects.create(
-        result=TaskResult.objects.create(task_id=f"run-{{number}}", status="SUCCESS"),
+        id=uuid4(),
+        periodic_task=row,
         schedule="{LONG_NAME}",
+        state="succeeded",
         scheduled_for=due,
         queued_at=due,
         started_at=due + timedelta(seconds=83),

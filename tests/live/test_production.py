@@ -251,9 +251,8 @@ def test_composes_own_commands_are_killed_in_turn_and_lose_nothing(
 
         def done() -> list[tuple[str, datetime]]:
             return database.execute(
-                "SELECT task_id, scheduled_for FROM scheduling_run"
-                " JOIN django_celery_results_taskresult AS result ON result.id = result_id"
-                " WHERE task_name = 'application.tasks.send_email_task' AND status = 'SUCCESS'"
+                "SELECT id, scheduled_for FROM scheduling_run"
+                " WHERE task = 'application.tasks.send_email_task' AND state = 'succeeded'"
             ).fetchall()
 
         wait_for(lambda: len(done()) >= sent, "all runs to be done", seconds=180)

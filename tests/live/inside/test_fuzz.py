@@ -22,6 +22,7 @@ from django_celery_beat.models import (
     PeriodicTask,
     PeriodicTasks,
 )
+from scheduling.models import Run, State
 from tests.beat.in_process import Beat, Sent
 
 START = datetime(2026, 6, 1, 12, 0, 0, 123_456, tzinfo=UTC)
@@ -43,6 +44,7 @@ class World:
         self.beats = [Beat(self.sent) for _ in range(self.random.randint(2, 3))]
         self.excused: set[tuple[str, datetime]] = set()  # sent, and not committed
         self.updated: dict[str, datetime] = {}  # past save(): counts from then on
+        self.reset: dict[str, datetime] = {}  # when a row got another time, or was paused or resumed
         self.stale: list[PeriodicTask] = []
         intervals = [IntervalSchedule.objects.create(every=n, period="seconds") for n in (2, 7, 60)]
         crontabs = [
@@ -119,12 +121,14 @@ class World:
         for column, value in self.random.choice(self.times).items():
             setattr(row, column, value)
         row.save()
+        self.reset[row.name] = timezone.now()
 
     def row_is_paused_or_resumed(self) -> None:
         row = self.row()
         row.enabled = not row.enabled
         row.expires = None
         row.save()
+        self.reset[row.name] = timezone.now()
 
     def row_will_expire(self) -> None:
         row = self.row()
@@ -134,7 +138,7 @@ class World:
     def rows_are_updated(self) -> None:
         name = self.row().name
         PeriodicTask.objects.filter(name=name).update(**self.random.choice(self.times))
-        self.updated[name] = timezone.now()
+        self.updated[name] = self.reset[name] = timezone.now()
         PeriodicTasks.update_changed()
 
     def all_beats_work(self) -> None:
@@ -180,6 +184,25 @@ class World:
                 assert row.last_run_at in {run.at for run in runs}, f"{row.name} did not run then"
 
 
+    def each_due_time_is_one_row(self) -> None:
+        """The ledger has what was sent, and the due times of crontabs without a gap."""
+        runs = Run.objects.filter(state=State.SENT)
+        ledger = {(run.schedule, run.scheduled_for): run for run in runs}
+        for sent in self.sent:
+            assert (sent.name, sent.due) in ledger or (sent.name, sent.due) in self.excused
+        assert ledger.keys() <= {(sent.name, sent.due) for sent in self.sent}
+        for row in PeriodicTask.objects.filter(crontab__isnull=False, enabled=True):
+            due = None
+            runs = Run.objects.filter(schedule=row.name)
+            for run in runs.filter(scheduled_for__gt=self.reset.get(row.name, START)).order_by(
+                "scheduled_for"
+            ):
+                assert due in (None, run.scheduled_for), f"{run}: not the next due time, {due}"
+                due = run.scheduled_for
+                for _ in range(run.due_times):
+                    due = next_time(row, due)
+
+
 def nothing() -> None: ...
 
 
@@ -214,6 +237,7 @@ ACTIONS += [World.all_beats_work, World.row_will_expire]
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_the_promises_hold(seed: int) -> None:
     PeriodicTask.objects.all().delete()
+    Run.objects.all().delete()
     with time_machine.travel(START, tick=False) as clock:
         world = World(seed, clock)
         for _ in range(STEPS):
@@ -222,4 +246,5 @@ def test_the_promises_hold(seed: int) -> None:
             world.nothing_is_doubled()
         world.all_beats_work()
         world.rows_are_true()
+        world.each_due_time_is_one_row()
     assert world.sent
