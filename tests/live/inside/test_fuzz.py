@@ -192,7 +192,6 @@ class World:
             if row.last_run_at:
                 assert row.last_run_at in {run.at for run in runs}, f"{row.name} did not run then"
 
-
     def each_due_time_is_one_row(self) -> None:
         """The ledger has what was sent, and the due times of crontabs without a gap or a double."""
         runs = Run.objects.filter(state=State.SENT)

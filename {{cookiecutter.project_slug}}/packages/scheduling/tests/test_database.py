@@ -34,7 +34,7 @@ from tests.project.tasks import remind
 
 SECOND_ONLY = pytest.mark.django_db(databases=["second"], transaction=True)
 BOTH = pytest.mark.django_db(databases=["default", "second"])
-APPS = {"django_celery_beat", "django_celery_results", "scheduling"}
+APPS = {"django_celery_beat", "scheduling"}
 CLEAN_UP = "Clean up the run history"
 
 
@@ -245,7 +245,7 @@ def test_tables_that_are_torn_apart_are_refused(
     [error] = run_checks()
 
     assert (error.id, error.hint) == ("scheduling.E009", "Name one database for these apps.")
-    assert "django_celery_beat in 'second', django_celery_results in 'default'" in error.msg
+    assert "django_celery_beat in 'second', scheduling in 'default'" in error.msg
     with pytest.raises(SystemExit):
         beat_init.send(sender=None)
     assert error.msg in caplog.text

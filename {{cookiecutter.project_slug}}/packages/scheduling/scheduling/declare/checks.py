@@ -13,7 +13,6 @@ from django.core.checks import CheckMessage, Error, Warning, register
 from django.db import connections, router
 from django.utils.module_loading import autodiscover_modules
 from django_celery_beat.models import PeriodicTask
-from django_celery_results.models import TaskResult
 
 from scheduling.declare import discovery
 from scheduling.models import Declaration
@@ -106,8 +105,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
 def check_database(**kwargs: Any) -> list[CheckMessage]:
     """The engine's tables are in one database, which it knows. Plain ``check`` says so too."""
     used = {
-        model._meta.app_label: router.db_for_write(model)
-        for model in (PeriodicTask, TaskResult, Declaration)
+        model._meta.app_label: router.db_for_write(model) for model in (PeriodicTask, Declaration)
     }
     messages: list[CheckMessage] = []
     if len(set(used.values())) > 1:

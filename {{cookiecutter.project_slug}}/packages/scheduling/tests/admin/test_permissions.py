@@ -10,8 +10,8 @@ from django.urls import reverse
 from django_celery_beat.models import (
     PeriodicTask,
 )
-from django_celery_results.models import TaskResult
 
+from scheduling.models import Run
 from tests.admin.pages import LIST, TIMELINE, choose, declared, page_of, text_of
 from tests.factories import NOON, store
 
@@ -52,7 +52,7 @@ def test_who_may_look_may_not_act(
 ) -> None:
     row, client = declared(), user("view_periodictask")
     store(row.name, NOON, "started", "failed")
-    TaskResult.objects.update(result='{"exc_type": "Oh", "exc_message": ["secret"]}')
+    Run.objects.update(error="Oh: secret", traceback="secret")
 
     text = text_of(client.get(LIST))
     assert "declared in" in text and "Pause all" not in text
