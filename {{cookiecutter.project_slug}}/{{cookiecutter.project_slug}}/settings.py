@@ -152,7 +152,7 @@ LOGGING = {
     "filters": {"run": {"()": "scheduling.logs.RunFilter"}},
     "formatters": {
         "json": {"()": "scheduling.logs.Formatter"},
-        "plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
+        "plain": {"()": "scheduling.logs.PlainFormatter"},
     },
     "handlers": {
         "console": {

@@ -31,4 +31,11 @@ def relative(moment: datetime, now: datetime) -> str:
 
 def printable(text: str) -> str:
     """Escape line breaks and control characters, so that no name steers a terminal or a report."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """The same for a text of lines: further ones are indented, so that none passes for a first."""
+    return "\n    ".join(map(printable, text.expandtabs().split("\n")))

@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from scheduling.formatting import duration, printable, relative
+from scheduling.formatting import duration, printable, printable_lines, relative
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -46,3 +46,7 @@ def test_a_moment_is_said_as_seen_from_now(seconds: float, words: str) -> None:
 
 def test_no_character_of_a_name_steers_a_terminal() -> None:
     assert printable("Café 🚀 \x1b[31m\n\u202e") == "Café 🚀 \\x1b[31m\\n\\u202e"
+
+
+def test_further_lines_of_a_text_are_indented() -> None:
+    assert printable_lines("one\n\ttwo \x1b[2J\r\n") == "one\n            two \\x1b[2J\\r\n    "

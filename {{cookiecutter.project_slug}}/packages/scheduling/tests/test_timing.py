@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from scheduling.timing import Timing, catch_up, celery_schedule, first_due, next_due
+from scheduling.timing import EPOCH, Timing, catch_up, celery_schedule, first_due, next_due
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -148,6 +148,34 @@ def test_a_crontab_that_is_saved_in_the_hour_that_comes_twice_comes_in_it() -> N
 def test_what_cannot_come_is_an_error(timing: Timing, message: str) -> None:
     with pytest.raises(Exception, match=message):
         next_due(timing, NOON)
+
+
+PLACES = [
+    ("sunrise", 78.2, 15.6),
+    ("sunset", 69.7, 19.0),
+    ("dawn_astronomical", 51.5, -0.1),
+    ("dusk_civil", -77.8, 166.7),
+    ("dusk_astronomical", 89.0, 0.0),
+    ("solar_noon", 85.0, -30.0),
+]
+
+
+@pytest.mark.parametrize(("event", "latitude", "longitude"), PLACES)
+def test_strides_find_the_sun_where_celery_finds_it_day_by_day(
+    event: str, latitude: float, longitude: float
+) -> None:
+    timing = Timing("solar", (event, latitude, longitude))
+    for weeks in (0, 9, 22, 34, 47):
+        after = NOON + timedelta(weeks=weeks)
+        expected = EPOCH + celery_schedule(timing).remaining_estimate(after)
+
+        assert abs(next_due(timing, after) - expected) < timedelta(seconds=1), after
+
+
+def test_where_the_sun_never_rises_a_year_is_searched_as_celery_does() -> None:
+    due = next_due(Timing("solar", ("sunrise", 90, 0)), NOON)
+
+    assert timedelta(days=365) < due - NOON < timedelta(days=368)
 
 
 def test_rows_of_one_crontab_get_the_same_answer_and_others_their_own() -> None:

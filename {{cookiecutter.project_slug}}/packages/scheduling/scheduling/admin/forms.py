@@ -67,7 +67,7 @@ class PeriodicTaskForm(Base):  # type: ignore[misc]  # django-celery-beat has no
         return self._clean_json("kwargs", dict, 'an object, such as {"name": "value"}') or "{}"
 
     def clean_headers(self) -> str:
-        return self._clean_json("headers", dict, 'an object, such as {"name": "value"}')
+        return self._clean_json("headers", dict, 'an object, such as {"name": "value"}') or "{}"
 
     def _clean_json(self, field: str, kind: type, example: str) -> str:
         """A field's text as given, empty if blank. Raises unless it is JSON of a kind."""

@@ -19,6 +19,7 @@ from scheduling.admin import cells, charts
 from scheduling.admin.actions import ScheduleActions
 from scheduling.admin.forms import PeriodicTaskForm
 from scheduling.admin.preview import Preview
+from scheduling.admin.requests import SearchForm
 from scheduling.admin.timeline import Timeline
 from scheduling.admin.timings import DeclaredRowsStay, declaring_file, declaring_files
 from scheduling.formatting import duration, relative
@@ -42,6 +43,8 @@ UPCOMING = 10  # due times on a page
 
 class ScheduleList(ChangeList):
     """A page of schedules, overdue ones first, each with its ``status`` and its ``file``."""
+
+    search_form_class = SearchForm
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.now = timezone.now()

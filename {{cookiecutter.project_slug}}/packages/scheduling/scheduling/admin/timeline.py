@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString
 from django_celery_beat.models import PeriodicTask
 
 from scheduling.admin import charts
+from scheduling.admin.requests import SearchForm
 from scheduling.runs.queries import KINDS, RunSummary, runs_since
 from scheduling.runs.status import ROW_STATES, in_state, status_of
 
@@ -30,7 +31,9 @@ class Timeline(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at ru
         if not self.has_view_permission(request):
             raise PermissionDenied
         now = timezone.now()
-        chosen = {key: request.GET.get(key, "") for key in ("app", "state", "q")}
+        form = SearchForm(request.GET, texts=("app", "state"))
+        form.is_valid()  # what is not right is left out
+        chosen = {key: form.cleaned_data.get(key, "") for key in ("app", "state", "q")}
         page = self._timeline_page(request, chosen, now)
         runs = runs_since([row.pk for row in page], now - charts.HALF_A_DAY, MAX_RUNS)
         axis = charts.Axis(now)

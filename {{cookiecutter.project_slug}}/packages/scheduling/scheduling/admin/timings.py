@@ -9,7 +9,9 @@ from django.http import HttpRequest
 from django_celery_beat import admin as base
 from django_celery_beat.models import PeriodicTask
 
+from scheduling.admin.requests import CheckedRequests
 from scheduling.declare import discovery
+from scheduling.runs.status import crontab_in_words
 from scheduling.timing import TIMINGS
 
 
@@ -26,7 +28,7 @@ def declaring_file(row: PeriodicTask, files: dict[str, str]) -> str | None:
     return files.get(declaration.name if declaration else row.name)
 
 
-class DeclaredRowsStay(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
+class DeclaredRowsStay(CheckedRequests):
     """Refuses to delete a schedule that code declares: the next seeding would add it again."""
 
     def rows_deleted_with(self, objects: Iterable[Any]) -> Iterable[PeriodicTask]:
@@ -62,7 +64,9 @@ class IntervalScheduleAdmin(TimingAdmin, base.IntervalScheduleAdmin):  # type: i
 
 @admin.register(TIMINGS["crontab"])
 class CrontabScheduleAdmin(TimingAdmin, base.CrontabScheduleAdmin):  # type: ignore[misc]
-    pass
+    @admin.display(description="In words")
+    def human_readable(self, row: Any) -> str:
+        return crontab_in_words(row)  # the model's own raises at one that cannot be read
 
 
 @admin.register(TIMINGS["solar"])

@@ -211,9 +211,14 @@ def _next(timing: Timing, row: Any, now: datetime) -> tuple[datetime | None, dat
 
 def in_words(row: PeriodicTask) -> str:
     """When a row runs, such as "every 10 minutes" or "at 03:00, Europe/Berlin"."""
-    if not (crontab := row.crontab):
-        timing = row.interval or row.solar or row.clocked
-        return describe(timing) if timing else "never"
+    if row.crontab:
+        return crontab_in_words(row.crontab)
+    timing = row.interval or row.solar or row.clocked
+    return describe(timing) if timing else "never"
+
+
+def crontab_in_words(crontab: Any) -> str:
+    """When a crontab comes, as ``in_words``; its fields as they are if they cannot be read."""
     parts = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
     text = _crontab_in_words(" ".join(getattr(crontab, part).replace(" ", "") for part in parts))
     return f"{text}, {crontab.timezone}"

@@ -5,8 +5,6 @@ from typing import Any
 import pytest
 import time_machine
 from celery import current_app
-from django.contrib.auth.models import Permission, User
-from django.test import Client
 from django.utils import timezone, translation
 from django_celery_beat.models import PeriodicTask
 from kombu import Connection
@@ -22,20 +20,6 @@ def at_noon(settings: Settings) -> Any:
     with timezone.override(UTC), english, time_machine.travel(NOON, tick=False) as clock:
         PeriodicTask.objects.all().delete()
         yield clock
-
-
-@pytest.fixture
-def user() -> Callable[..., Client]:
-    """A client of a member of the staff with some permissions."""
-
-    def make_user(*permissions: str) -> Client:
-        user = User.objects.create_user("operator", is_staff=True)
-        user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-        client = Client()
-        client.force_login(user)
-        return client
-
-    return make_user
 
 
 @pytest.fixture

@@ -1,8 +1,11 @@
 """The timeline, and what it is filtered by."""
 
+import time
+from decimal import Decimal
+
 import pytest
 from django.test import Client
-from django_celery_beat.models import PeriodicTask
+from django_celery_beat.models import PeriodicTask, SolarSchedule
 
 from tests.admin.pages import LIST, TASK, TIMELINE, text_of
 from tests.factories import HOUR, MINUTE, NOON, every, make, store
@@ -24,6 +27,17 @@ def test_the_timeline_shows_what_was_and_what_comes(admin_client: Client) -> Non
         assert f'<path class="{kind}" d="M' in text
     assert text.count("72 upcoming runs") == 2 and "many upcoming runs" in text
     assert '<path class="now"' in text
+
+
+def test_a_page_of_250_polar_suns_takes_no_longer_than_others(admin_client: Client) -> None:
+    for number in range(250):
+        place = {"latitude": Decimal(f"78.{number:03}"), "longitude": 15}
+        make(str(number), solar=SolarSchedule.objects.create(event="sunrise", **place))
+
+    for url in (TIMELINE, LIST):
+        start = time.process_time()  # other processes do not count
+        assert admin_client.get(url).status_code == 200
+        assert time.process_time() - start < 2.5, url
 
 
 FILTERS = [

@@ -53,6 +53,16 @@ def test_an_overdue_run_is_next_at_once() -> None:
     assert said() == "Next: Overdue, at 14:00:00"
 
 
+def test_no_line_of_a_process_and_no_name_steers_the_terminal() -> None:
+    make("Red \x1b[31m\nnext", last_run_at=NOON, **every(10))
+    output = StringIO()
+
+    Command(stdout=output).say("a\tb \x1b[2J\x1b[1A", "worker")
+
+    assert output.getvalue() == "worker | a       b \\x1b[2J\\x1b[1A\n"
+    assert said() == "Next: Red \\x1b[31m\\nnext, at 14:10:00"
+
+
 def test_a_user_model_that_wants_more_is_left_to_createsuperuser(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

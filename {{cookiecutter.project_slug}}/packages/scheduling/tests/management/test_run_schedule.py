@@ -72,3 +72,13 @@ def test_what_cannot_be_sent_is_an_error() -> None:
         run("Lost")
 
     assert raised.value.returncode == 1
+
+
+def test_no_reason_steers_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    make("Red \x1b[31m", **every(10))
+    monkeypatch.setattr(operations, "run_now", lambda rows: dict.fromkeys(rows, "no \x1b[2J\n"))
+
+    with pytest.raises(CommandError) as raised:
+        run("Red \x1b[31m")
+
+    assert str(raised.value) == "'Red \\x1b[31m' was not sent: no \\x1b[2J\\n"

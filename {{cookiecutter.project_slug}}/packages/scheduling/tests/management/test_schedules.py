@@ -13,7 +13,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from django_celery_beat.models import ClockedSchedule, PeriodicTask
+from django_celery_beat.models import ClockedSchedule, CrontabSchedule, PeriodicTask
 
 from scheduling.management.commands import schedules
 from scheduling.models import Node
@@ -157,10 +157,17 @@ def test_a_pipe_gets_whole_names_without_colours() -> None:
     assert "\x1b" not in listed()
 
 
-def test_no_name_steers_the_terminal() -> None:
-    make("Red \x1b[31m\nnext", **every(10))
+def test_no_name_and_no_crontab_steers_the_terminal() -> None:
+    row = make("Red \x1b[31m\nnext", **at("3"))
+    CrontabSchedule.objects.filter(pk=row.crontab_id).update(minute="\x1b[2J\n")
+    Node.objects.create(name="here\x1b[2J", is_worker=False, seen_at=NOON)
 
-    assert listed().splitlines()[2].endswith("Red \\x1b[31m\\nnext")
+    text = listed()
+
+    assert "\x1b" not in text
+    assert len(text.splitlines()) == 4
+    assert "\\x1b[2J\\n" in text
+    assert "Red \\x1b[31m\\nnext" in text
 
 
 def test_many_schedules_are_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

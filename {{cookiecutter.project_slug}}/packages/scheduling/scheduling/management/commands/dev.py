@@ -120,10 +120,10 @@ class Command(BaseCommand):
         if row is None:
             return
         if reason := operations.run_now([row])[row]:
-            self.say(f"{printable(row.name)} was not sent: {reason}")
+            self.say(f"{row.name} was not sent: {reason}")
         else:
             again = shlex.join([python(), "manage.py", "run_schedule", row.name])
-            self.say(f"First start: {printable(row.name)} runs once now. Again: {again}")
+            self.say(f"First start: {row.name} runs once now. Again: {again}")
         pool: Any = current_app.pool
         pool.force_close_all()  # the embedded broker ends when its clients have gone
 
@@ -141,7 +141,7 @@ class Command(BaseCommand):
     def say(self, line: str, name: str = "dev") -> None:
         style = make_style(fg=STYLES[name]) if self.stdout.isatty() else str
         with suppress(OSError):  # the terminal may be closed
-            self.stdout.write(f"{style(f'{name:6} |')} {line}")
+            self.stdout.write(f"{style(f'{name:6} |')} {printable(line.expandtabs())}")
             self.stdout.flush()
 
 

@@ -22,7 +22,7 @@ class Command(BaseCommand):
             hint = f"Did you mean {near}?" if near else "manage.py schedules lists the names."
             raise CommandError(f"There is no schedule {name!r}. {hint}", returncode=2)
         if reason := operations.run_now([row])[row]:
-            raise CommandError(f"{name!r} was not sent: {reason}")
+            raise CommandError(printable(f"{name!r} was not sent: {reason}"))
         kwargs = f", kwargs {row.kwargs}" if row.kwargs != "{}" else ""
         queue = f", to the queue {row.queue!r}" if row.queue else ""
         what = f"{row.task}, args {row.args}{kwargs}{queue}"

@@ -123,7 +123,7 @@ def _line(schedule: ScheduleStatus, state: str, now: datetime) -> str:
         last or "",
         _length(late),
         _length(took),
-        _cut(status.in_words(schedule.row), 23),
+        _cut(printable(status.in_words(schedule.row)), 23),
         printable(schedule.row.name + (f": {problem}" if problem else "")),
     )
 
