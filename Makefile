@@ -8,7 +8,7 @@ FETCHED_UV := $(if $(shell command -v uv),,.uv/bin/uv)
 CODE := tests benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast canary lint format screenshots
+.PHONY: help demo test test-fast canary peers lint format screenshots
 .PHONY: benchmark benchmark-seeding benchmark-faults benchmark-beat benchmark-history
 
 help: ## List the targets
@@ -35,6 +35,9 @@ canary: $(FETCHED_UV) ## Test a service with Django 6.0 and Python 3.13
 	$(MAKE) -C $(SERVICE) test test-engine lint-engine
 	cd $(SERVICE) && .venv/bin/python -m mypy . && .venv/bin/python manage.py makemigrations --check
 	$(SERVICE)/.venv/bin/python -c "import django; assert django.VERSION[:2] == (6, 0), django.VERSION"
+
+peers: $(FETCHED_UV) ## Run what django-celery-beat and Celery test, on the engine's scheduler and settings
+	$(UV) run python -m tests.peers
 
 lint: $(FETCHED_UV) ## Check the template's own code; a bake's is checked by the tests
 	$(UV) run ruff format --check $(CODE)
