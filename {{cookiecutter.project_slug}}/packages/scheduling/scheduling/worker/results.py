@@ -59,6 +59,10 @@ class DatabaseBackend(backends.DatabaseBackend):  # type: ignore[misc]  # it has
             recorder.put((stored, run))
         else:
             write([(stored, run)])
+        if not run and status in FINISHED and getattr(request, "called_directly", True):
+            # Another task says it: one before it in a chain, or in a chord's header, has failed.
+            runs = Run.objects.filter(result__task_id=task_id, finished_at=None)
+            runs.update(finished_at=timezone.now())
         return text
 
 
@@ -66,6 +70,8 @@ def run_of(request: Any, status: str) -> Run | None:
     """The Run of a task's request, with the times that ``status`` sets; None unless beat sent it."""
     headers = getattr(request, "headers", None) or {}
     if "scheduled_for" not in headers or "periodic_task_name" not in headers:
+        return None
+    if headers.get("run_id", request.id) != request.id:  # a part of what replaced its task
         return None
     queued_at, now = headers.get("queued_at"), timezone.now()
     try:
@@ -119,7 +125,7 @@ def latest_records(records: Iterable[Record]) -> list[Record]:
 
 
 def without_ended(records: list[Record]) -> list[Record]:
-    """Lock the rows, and leave out what would write over a final state."""
+    """Lock the rows, and leave out what would write over a final state, except a missing run."""
     going = {result.task_id for result, _ in records if result.status not in FINISHED}
     if not going:
         return records
@@ -127,9 +133,17 @@ def without_ended(records: list[Record]) -> list[Record]:
     TaskResult.objects.bulk_create([result for result, _ in records], ignore_conflicts=True)
     task_ids = [result.task_id for result, _ in records]
     rows = TaskResult.objects.select_for_update().filter(task_id__in=task_ids)
-    stored = rows.order_by("task_id").values_list("task_id", "status")
-    ended = {task_id for task_id, status in stored if status in FINISHED}
-    return [(result, run) for result, run in records if result.task_id not in going & ended]
+    stored = rows.order_by("task_id").values_list("task_id", "status", "pk", "date_done")
+    ended = {task_id: row for task_id, status, *row in stored if status in FINISHED}
+    kept, missing = [], []
+    for result, run in records:
+        if result.task_id not in going & ended.keys():
+            kept.append((result, run))
+        elif run:
+            run.result_id, run.finished_at = ended[result.task_id]
+            missing.append(run)
+    Run.objects.bulk_create(missing, ignore_conflicts=True)
+    return kept
 
 
 def write_results(results: list[TaskResult]) -> None:
