@@ -8,6 +8,9 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 from celery import current_app
 from django_celery_beat.schedulers import ModelEntry
 
+# What says which run a message is of.
+RUN_HEADERS = ("periodic_task_name", "periodic_task_id", "scheduled_for", "queued_at", "trigger")
+
 
 class RunMessage(ModelEntry):  # type: ignore[misc]  # it has no types
     """A row as it is published. Raises ``ValueError`` if its JSON columns cannot be read."""

@@ -55,10 +55,13 @@ def run_of(task: str, task_id: str, headers: Mapping[str, Any] | None, queue: st
         return None
 
 
-def run_of_request(request: Any) -> Run | None:
-    """The same for a task's request."""
+def run_of_request(request: Any, with_parts: bool = False) -> Run | None:
+    """The same for a task's request; ``with_parts``, also for a part of what replaced its task."""
     queue = (request.delivery_info or {}).get("routing_key") or ""
-    return run_of(getattr(request, "task", ""), request.id, request.headers, queue)
+    task_id = (request.headers or {}).get("run_id", request.id)
+    if task_id != request.id and not with_parts:
+        return None
+    return run_of(getattr(request, "task", ""), task_id, request.headers, queue)
 
 
 def begin(request: Any) -> bool:
@@ -101,13 +104,21 @@ def _set_started(run: Run, retries: int) -> bool:
 
 def release(request: Any) -> None:
     """Let another message begin the run that this one began."""
+    _give_up(request, state=State.SENT, ready_at=timezone.now())
+
+
+def hand_on(request: Any) -> None:
+    """Let what replaces the task go on with its run. Nobody knows when: beat must not resend it."""
+    _give_up(request, state=State.RETRYING, ready_at=None, reason="replaced by other tasks")
+
+
+def _give_up(request: Any, **values: Any) -> None:
     if not (run := run_of_request(request)):
         return
-    rows = Run.objects.filter(pk=run.pk, state=State.STARTED, worker=node)
     try:
-        rows.update(state=State.SENT, ready_at=timezone.now())
+        Run.objects.filter(pk=run.pk, state=State.STARTED, worker=node).update(**values)
     except (DatabaseError, InterfaceError) as error:
-        logger.error("ledger: %s is not released: %s", run, error)
+        logger.error("ledger: %s still counts as started: %s", run, error)
 
 
 def write(events: Iterable[Event]) -> None:

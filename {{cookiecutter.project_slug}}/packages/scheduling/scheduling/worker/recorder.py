@@ -138,7 +138,7 @@ def record_success(sender: Any, **kwargs: Any) -> None:
 
 @signals.task_failure.connect
 def record_failure(sender: Any, exception: BaseException, einfo: Any, **kwargs: Any) -> None:
-    record(run_of_request(sender.request), State.FAILED, exception, einfo)
+    record(run_of_request(sender.request, with_parts=True), State.FAILED, exception, einfo)
 
 
 @signals.task_retry.connect
@@ -174,6 +174,8 @@ def record_rejected_message(message: Any, exc: Exception | None, **kwargs: Any) 
 
 @signals.task_postrun.connect
 def record_ignored(task: Any, state: str, **kwargs: Any) -> None:
-    """Record that a task raised ``Ignore``: not the fence, which dropped a message of the run."""
-    if state == states.IGNORED and not getattr(task.request, "refused", False):
+    """Record that a task raised ``Ignore``: not the fence, nor Celery when it replaces the task."""
+    request = task.request
+    goes_on = getattr(request, "refused", False) or getattr(request, "handed_on", False)
+    if state == states.IGNORED and not goes_on:
         record(run_of_request(task.request), State.SUCCEEDED, reason="the task raised Ignore")

@@ -5,13 +5,33 @@ from datetime import datetime
 from threading import current_thread, main_thread
 from typing import Any
 
-from celery.signals import task_postrun, task_prerun, task_revoked
+from celery import current_app
+from celery.signals import before_task_publish, task_postrun, task_prerun, task_revoked
 from django.db import close_old_connections, connections
 from django.utils import timezone
 
 from scheduling.conf import conf
+from scheduling.messages import RUN_HEADERS
+from scheduling.worker import ledger
 
 logger = logging.getLogger(__name__)
+
+
+@before_task_publish.connect
+def hand_on_run(headers: dict[str, Any], **kwargs: Any) -> None:
+    """Let all that replaces a run's task (``self.replace``) know the run.
+
+    Celery gives the run's id to the last task of a replacement, which so ends the run.
+    """
+    parent: Any = current_app.current_worker_task
+    if not parent or not headers.get("replaced_task_nesting"):
+        return
+    known = parent.request.headers or {}
+    if "scheduled_for" in known:
+        headers.update({name: known[name] for name in RUN_HEADERS if name in known})
+        headers["run_id"] = known.get("run_id", parent.request.id)
+        parent.request.handed_on = True
+        ledger.hand_on(parent.request)
 
 
 @task_prerun.connect
@@ -22,7 +42,7 @@ def note_due_time(task: Any, **kwargs: Any) -> None:
     """
     text = (task.request.headers or {}).get("scheduled_for")
     due = task.request.scheduled_for = text and datetime.fromisoformat(text)
-    if not due or task.request.retries:
+    if not due or task.request.retries or task.request.replaced_task_nesting:
         return
     late = (timezone.now() - due).total_seconds()
     if late > conf.LATE_AFTER:

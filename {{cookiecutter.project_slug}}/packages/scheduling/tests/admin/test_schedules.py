@@ -25,7 +25,7 @@ from tests.admin.pages import (
     text_of,
 )
 from tests.beat.in_process import Beat
-from tests.factories import DAY, HOUR, MINUTE, NOON, at, every, make, store
+from tests.factories import HOUR, MINUTE, NOON, at, every, make, store
 
 pytestmark = pytest.mark.django_db
 
@@ -146,8 +146,8 @@ def test_what_has_expired_is_neither_paused_nor_overdue(
     row = make(
         "Row",
         enabled=enabled,
-        last_run_at=NOON - DAY,
-        expires=NOON - DAY + 2 * HOUR,
+        last_run_at=NOON - 65 * MINUTE,  # its last run was not sent
+        expires=NOON - 2 * MINUTE,
         **every(1, "hours"),
     )
 

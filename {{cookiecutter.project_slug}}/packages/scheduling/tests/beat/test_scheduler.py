@@ -475,12 +475,14 @@ def test_what_has_expired_is_disabled_by_one_beat_and_not_before(clock: Any) -> 
     assert not any(beat.queue.entries for beat in crowd)
 
 
+@pytest.mark.parametrize("away", [91 * MINUTE, DAY])
+@pytest.mark.parametrize("made", [once, lambda moment: every(hours=1)])
 def test_what_could_not_be_sent_before_its_end_is_not_sent_later(
-    beat: Beat, clock: Any, caplog: pytest.LogCaptureFixture
+    beat: Beat, clock: Any, caplog: pytest.LogCaptureFixture, made: Any, away: timedelta
 ) -> None:
-    make(**every(hours=1), expires=START + 90 * MINUTE)
+    make(**made(START + HOUR), expires=START + 90 * MINUTE)
     beat.run()
-    clock.shift(91 * MINUTE)
+    clock.shift(away)
     Beat(beat.sent).run()
 
     assert beat.sent == []
