@@ -28,25 +28,28 @@ pyproject.toml tests/test_security.py tests/test_settings.py
 """.split()
 ENGINE_FILES = """
 README.md docs/first-week.md docs/guarantees.md docs/operations.md docs/production.md
-docs/schedules.md pyproject.toml scheduling/__init__.py scheduling/admin/__init__.py
-scheduling/admin/actions.py scheduling/admin/cells.py scheduling/admin/charts.py
-scheduling/admin/forms.py scheduling/admin/preview.py scheduling/admin/schedules.py
+docs/schedules.md docs/security.md pyproject.toml scheduling/__init__.py
+scheduling/admin/__init__.py scheduling/admin/actions.py scheduling/admin/cells.py
+scheduling/admin/charts.py scheduling/admin/forms.py scheduling/admin/preview.py
+scheduling/admin/requests.py scheduling/admin/runs.py scheduling/admin/schedules.py
 scheduling/admin/timeline.py scheduling/admin/timings.py scheduling/apps.py
-scheduling/beat/__init__.py scheduling/beat/due_queue.py scheduling/beat/scheduler.py
-scheduling/broker/__init__.py scheduling/broker/__main__.py scheduling/broker/embedded.py
-scheduling/broker/server.py scheduling/broker/transport.py scheduling/broker/waiting.py
-scheduling/conf.py scheduling/declare/__init__.py scheduling/declare/checks.py
-scheduling/declare/discovery.py scheduling/declare/queues.py scheduling/declare/schedule.py
-scheduling/defaults.py scheduling/formatting.py scheduling/logs.py scheduling/management/__init__.py
+scheduling/beat/__init__.py scheduling/beat/batch.py scheduling/beat/claim.py
+scheduling/beat/due_queue.py scheduling/beat/recovery.py scheduling/beat/scheduler.py
+scheduling/broker/__init__.py scheduling/broker/__main__.py scheduling/broker/batches.py
+scheduling/broker/embedded.py scheduling/broker/results.py scheduling/broker/server.py
+scheduling/broker/waiting.py scheduling/conf.py scheduling/database.py
+scheduling/declare/__init__.py scheduling/declare/checks.py scheduling/declare/discovery.py
+scheduling/declare/queues.py scheduling/declare/schedule.py scheduling/defaults.py
+scheduling/formatting.py scheduling/logs.py scheduling/management/__init__.py
 scheduling/management/breakpoint.py scheduling/management/commands/__init__.py
 scheduling/management/commands/dev.py scheduling/management/commands/probe.py
 scheduling/management/commands/run_schedule.py scheduling/management/commands/schedules.py
 scheduling/management/commands/seed_schedules.py scheduling/management/supervisor.py
-scheduling/messages.py scheduling/migrations/0001_initial.py scheduling/migrations/0002_history.py
-scheduling/migrations/__init__.py scheduling/models.py scheduling/monitoring/__init__.py
-scheduling/monitoring/access.py scheduling/monitoring/health.py scheduling/monitoring/metrics.py
-scheduling/mypy_plugin.py scheduling/one_off.py scheduling/operations.py scheduling/py.typed
-scheduling/runs/__init__.py scheduling/runs/queries.py scheduling/runs/status.py
+scheduling/messages.py scheduling/migrations/0001_initial.py scheduling/migrations/__init__.py
+scheduling/models.py scheduling/monitoring/__init__.py scheduling/monitoring/access.py
+scheduling/monitoring/health.py scheduling/monitoring/metrics.py scheduling/mypy_plugin.py
+scheduling/one_off.py scheduling/operations.py scheduling/py.typed scheduling/runs/__init__.py
+scheduling/runs/nodes.py scheduling/runs/queries.py scheduling/runs/status.py
 scheduling/schedules.py scheduling/static/scheduling/preview.js
 scheduling/static/scheduling/schedules.css scheduling/sync/__init__.py scheduling/sync/apply.py
 scheduling/sync/plan.py scheduling/sync/report.py scheduling/tasks.py
@@ -54,26 +57,27 @@ scheduling/templates/scheduling/base.html scheduling/templates/scheduling/change
 scheduling/templates/scheduling/change_list.html scheduling/templates/scheduling/confirmation.html
 scheduling/templates/scheduling/preview.html scheduling/templates/scheduling/timeline.html
 scheduling/testing.py scheduling/timing.py scheduling/worker/__init__.py
-scheduling/worker/development.py scheduling/worker/request.py scheduling/worker/results.py
+scheduling/worker/annotations.py scheduling/worker/development.py scheduling/worker/heartbeat.py
+scheduling/worker/ledger.py scheduling/worker/recorder.py scheduling/worker/request.py
 scheduling/worker/signals.py tests/__init__.py tests/admin/__init__.py tests/admin/conftest.py
 tests/admin/pages.py tests/admin/test_actions.py tests/admin/test_forms.py
-tests/admin/test_permissions.py tests/admin/test_policy.py tests/admin/test_preview.py
-tests/admin/test_schedules.py tests/admin/test_timeline.py tests/admin/test_timings.py
-tests/beat/__init__.py tests/beat/in_process.py tests/beat/test_scheduler.py
-tests/broker/__init__.py tests/broker/test_server.py tests/broker/test_transport.py
-tests/broker/test_waiting.py tests/conftest.py tests/declare/__init__.py
-tests/declare/test_checks.py tests/declare/test_discovery.py tests/declare/test_queues.py
-tests/declare/test_schedule.py tests/factories.py tests/management/__init__.py
-tests/management/test_dev.py tests/management/test_run_schedule.py
+tests/admin/test_matrix.py tests/admin/test_policy.py tests/admin/test_preview.py
+tests/admin/test_requests.py tests/admin/test_schedules.py tests/admin/test_timeline.py
+tests/admin/test_timings.py tests/beat/__init__.py tests/beat/in_process.py
+tests/beat/test_recovery.py tests/beat/test_scheduler.py tests/beat/test_stock.py
+tests/broker/__init__.py tests/broker/test_server.py tests/broker/test_waiting.py tests/conftest.py
+tests/declare/__init__.py tests/declare/test_checks.py tests/declare/test_discovery.py
+tests/declare/test_queues.py tests/declare/test_schedule.py tests/factories.py
+tests/management/__init__.py tests/management/test_dev.py tests/management/test_run_schedule.py
 tests/management/test_schedules.py tests/management/test_supervisor.py tests/monitoring/__init__.py
 tests/monitoring/test_health.py tests/monitoring/test_health_schedules.py
 tests/monitoring/test_metrics.py tests/project/__init__.py tests/project/celery.py
 tests/project/settings.py tests/project/tasks.py tests/project/urls.py tests/runs/__init__.py
 tests/runs/test_queries.py tests/runs/test_status.py tests/sync/__init__.py tests/sync/test_sync.py
-tests/test_defaults.py tests/test_formatting.py tests/test_logs.py tests/test_messages.py
-tests/test_one_off.py tests/test_tasks.py tests/test_testing.py tests/test_timing.py
-tests/worker/__init__.py tests/worker/test_development.py tests/worker/test_results.py
-tests/worker/test_signals.py
+tests/test_database.py tests/test_defaults.py tests/test_formatting.py tests/test_logs.py
+tests/test_messages.py tests/test_one_off.py tests/test_tasks.py tests/test_testing.py
+tests/test_timing.py tests/worker/__init__.py tests/worker/test_development.py
+tests/worker/test_ledger.py tests/worker/test_replace.py tests/worker/test_signals.py
 """.split()
 
 SECRET = re.compile(
