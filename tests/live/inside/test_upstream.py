@@ -1,5 +1,5 @@
-"""What beat/scheduler.py, broker/transport.py and worker/request.py override of Celery, kombu and
-django-celery-beat.
+"""What beat/scheduler.py, broker/transport.py, worker/request.py and worker/reporting.py override
+of Celery, kombu and django-celery-beat.
 
 A release that changes one of these may need a change there: read its new text, and if ours still
 fits it, put the digest that the test names here.
@@ -20,6 +20,7 @@ from celery.worker import request
 from django_celery_beat import schedulers
 from django_celery_beat.models import PeriodicTask
 from kombu.transport import redis, virtual
+from scheduling.worker import reporting
 
 RELIED_ON = {
     celery_beat.Scheduler.__init__: "8ee14a22ba6a",
@@ -41,6 +42,7 @@ RELIED_ON = {
     redis.QoS._remove_from_indices: "a84efd1d1c57",
     virtual.Channel.basic_consume: "fa05efb18746",
     request.Request.maybe_expire: "f68220e2b2d3",
+    reporting.celerys_table: "63183f5c7a42",
 }
 
 

@@ -22,7 +22,7 @@ class SchedulingConfig(AppConfig):
     def ready(self) -> None:
         from scheduling import logs, one_off  # noqa: F401
         from scheduling.declare import checks, queues  # noqa: F401
-        from scheduling.worker import development, signals  # noqa: F401
+        from scheduling.worker import development, reporting, signals  # noqa: F401
 
         # kombu resolves a URL's scheme when it opens the first connection.
         TRANSPORT_ALIASES.update(
