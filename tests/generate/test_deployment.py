@@ -3,16 +3,18 @@
 tests/live/test_production.py runs what they name.
 """
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import kubernetes_validate
 import pytest
 import yaml
 
 from tests.harness.deployment import VARIABLES, compose, manifests, pods
-from tests.harness.project import Project
+from tests.harness.project import OUTPUT, TEMPLATE, Project
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,31 @@ def test_a_file_is_as_its_schema_says(project: Project, file: str) -> None:
     subprocess.run(
         [sys.executable, "-m", "check_jsonschema", *schema, project.path / file], check=True
     )
+
+
+WORKFLOW = ".github/workflows/ci.yml"
+PINNED = r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}"  # Dependabot brings tag and digest up to date
+
+
+@pytest.mark.parametrize("folder", [TEMPLATE, OUTPUT])
+def test_an_action_is_a_commit_and_its_release_stands_beside_it(folder: Path) -> None:
+    uses = re.findall(r"uses: (.+)", (folder / WORKFLOW).read_text())
+
+    assert uses
+    for action in uses:
+        assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", action)
+
+
+def test_an_image_is_a_digest(project: Project) -> None:
+    """But Flower's, which Compose starts on request only, and the service's own."""
+    texts = [(project.path / name).read_text() for name in ("compose.yaml", WORKFLOW)]
+    images = re.findall(r"image: (\S+:\S+)", "".join(texts))
+    bases = re.findall(r"FROM (\S+)", (project.path / "Dockerfile").read_text())
+
+    assert len(images) == 5 and len(bases) == 3
+    assert [name for name in images + bases if not re.fullmatch(PINNED, name)] == [
+        "mher/flower:2.0"
+    ]
 
 
 @pytest.mark.parametrize("name", VARIABLES)

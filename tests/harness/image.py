@@ -60,8 +60,10 @@ def build(project: Path, folder: Path, env: dict[str, str]) -> Image:
     image, stage = Image(files), ""
     for name, arguments in instructions(project / "Dockerfile"):
         match name, shlex.split(arguments):
+            case "FROM", [base, "AS", "uv"]:
+                assert base.startswith("ghcr.io/astral-sh/uv:"), "the uv of the PATH stands in"
             case "FROM", [base, *rest]:
-                assert re.fullmatch(r"python:3\.\d+-slim", base), "the same for all stages"
+                assert re.fullmatch(r"python:3\.\d+-slim@sha256:\w+", base), "as all stages"
                 if stage:
                     stages[stage] = files.rename(folder / stage)
                 image, stage = Image(files), rest[-1] if rest else "last"
@@ -72,8 +74,8 @@ def build(project: Path, folder: Path, env: dict[str, str]) -> Image:
                     image.env[variable] = image.here(string.Template(value).substitute(image.env))
             case "WORKDIR", ["/srv"]:
                 pass
-            case "COPY", [source, "/uv", _] if source.startswith("--from=ghcr.io/astral-sh/uv:"):
-                assert stage == "build", "the uv of the PATH stands in for it"
+            case "COPY", ["--from=uv", "/uv", _]:
+                assert stage == "build"
             case "COPY", [source, "/srv", "."] if source.startswith("--from="):
                 shutil.copytree(
                     stages[source.removeprefix("--from=")], files, symlinks=True, dirs_exist_ok=True

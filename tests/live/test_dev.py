@@ -127,8 +127,13 @@ def test_other_users_cannot_read_a_database_that_a_command_makes(
 def test_a_fresh_service_shows_a_task_done_and_how_to_do_it_again(
     live: Live, no_umask: None
 ) -> None:
+    live.project.run("make", "install", INSTALLED)
+    assert not (live.project.path / ".env").exists()  # which would switch DEBUG on in production
+    del live.env["DEBUG"]
+
     dev = live.start_dev()
 
+    assert "cp .env.example .env" in dev.output
     dev.wait_for(SUCCEEDED)  # the schedule itself is due after ten minutes
     assert live.mailed_to("user@example.com") == 1
     assert is_private(live.mails)

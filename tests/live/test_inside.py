@@ -62,6 +62,7 @@ def test_a_service_is_fit_to_deploy(project: Project) -> None:
             "ALLOWED_HOSTS": "portal.example.com",
             "DATABASE_URL": "sqlite://:memory:",
             "CELERY_BROKER_URL": "redis://127.0.0.1:6379/0",
+            "BEHIND_PROXY": "true",
         },
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.harness.deployment import VARIABLES
 from tests.harness.processes import Live, wait_for
 
 ODD_TASK = '''
@@ -87,10 +88,12 @@ def test_the_command_line_says_how_much_and_where_to(odd: Live) -> None:
 
 def test_gunicorns_workers_log_json_too(live: Live) -> None:
     address = f"127.0.0.1:{live.port}"
-    live.env |= {"LOG_FORMAT": "json"}
-    web = live.start(
-        *("gunicorn", f"{live.project.slug}.wsgi", "-b", address, "--access-logfile", "-")
-    )
+    live.env |= VARIABLES | {
+        "DEBUG": "false",  # gunicorn refuses it
+        "DATABASE_URL": "sqlite://:memory:",
+        "CELERY_BROKER_URL": "redis://127.0.0.1:9/0",
+    }
+    web = live.start("gunicorn", f"{live.project.slug}.wsgi", "-b", address)
     web.wait_for("Booting worker")
     request = urllib.request.Request(
         f"http://{address}/health/live", headers={"User-Agent": "curl/0"}

@@ -63,6 +63,14 @@ def project(bake: Callable[..., Project], environment: Path) -> Project:
         "var/broker/dump",
         "db.sqlite3",
         "staticfiles/x",
+        ".envrc",
+        "application/.env.local",
+        "application/server.key",
+        "deploy.pem",
+        "id_ed25519",
+        "application/backup.dump",
+        "backup.sql.gz",
+        "application/copy.sqlite3-wal",
     ):
         (project.path / name).parent.mkdir(parents=True, exist_ok=True)
         (project.path / name).write_text(f"SECRET_KEY={CANARY}\n")
@@ -290,7 +298,8 @@ def test_each_step_of_ci_passes_but_those_of_the_docker_engine(
     for step in test["steps"]:
         if "run" in step:
             env = workflow["env"] | services | step.get("env", {})
-            checkout.run("bash", "-euo", "pipefail", "-c", step["run"], env=env)
+            without = [] if "DEBUG" in env else ["-u", "DEBUG"]  # which a checkout does not have
+            checkout.run("env", *without, "bash", "-euo", "pipefail", "-c", step["run"], env=env)
 
     assert workflow["permissions"] == {"contents": "read"}
     image = [step["run"].split()[0] for step in workflow["jobs"]["image"]["steps"] if "run" in step]
@@ -315,6 +324,38 @@ def test_the_hooks_before_a_commit_pass_and_mend(checkout: Project, tmp_path: Pa
 
 
 # Safe defaults
+
+
+def test_the_environment_wins_over_the_env_file(service: Project) -> None:
+    (service.path / ".env").write_text("DEBUG=false\nLOG_LEVEL=ERROR\nLATE_AFTER=61\n")
+    code = "from django.conf import settings as s; print(s.DEBUG, s.LOG_LEVEL, s.LATE_AFTER)"
+
+    said = service.run(
+        "python", "manage.py", "shell", "-v0", "-c", code, env={"LOG_LEVEL": "DEBUG"}
+    ).stdout
+
+    assert said == "True DEBUG 61\n"
+
+
+def test_sqlite_lets_readers_go_on_and_writers_wait(service: Project) -> None:
+    code = """
+import sqlite3
+from django.db import connection, transaction
+with connection.cursor() as cursor:
+    journal = cursor.execute("PRAGMA journal_mode").fetchone()[0]
+other = sqlite3.connect(connection.settings_dict["NAME"], timeout=0)
+with transaction.atomic(), connection.cursor() as cursor:
+    cursor.execute("SELECT 1")
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        immediate = False
+    except sqlite3.OperationalError:
+        immediate = True
+print(journal, immediate)
+"""
+    said = service.run("python", "manage.py", "shell", "-v0", "-c", code).stdout
+
+    assert said == "wal True\n"
 
 
 def certify(key: Path, certificate: Path, host: str) -> None:

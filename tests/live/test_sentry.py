@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.harness.processes import Live, wait_for
+from tests.harness.project import Project
 
 SCHEDULES = """
 from datetime import timedelta
@@ -71,6 +72,25 @@ def sentry() -> Iterator[Sentry]:
         yield server
         server.shutdown()
         thread.join()
+
+
+def test_sentry_is_told_nothing_personal_and_without_a_dsn_nothing(service: Project) -> None:
+    code = """
+import json, sentry_sdk
+options = sentry_sdk.get_client().options
+names = ["dsn", "release", "send_default_pii", "include_local_variables"]
+print(json.dumps([options.get(name) for name in [*names, "max_request_body_size"]]))
+"""
+
+    def options(**env: str) -> list[Any]:
+        shell = ["python", "manage.py", "shell", "-v0", "-c", code]
+        found: list[Any] = json.loads(service.run(*shell, env=env).stdout)
+        return found
+
+    dsn = "http://key@127.0.0.1:9/1"
+    told = options(SENTRY_DSN=dsn, SENTRY_RELEASE="portal@1.2")
+    assert told == [dsn, "portal@1.2", False, False, "never"]
+    assert options()[0] is None
 
 
 def test_sentry_hears_of_errors_and_of_each_run(live: Live, sentry: Sentry) -> None:

@@ -4,11 +4,14 @@ from datetime import timedelta
 
 import pytest
 import time_machine
+from axes.helpers import get_client_ip_address
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.test import Client
+from django.core.checks import run_checks
+from django.test import Client, RequestFactory
 from django.urls import reverse
 from django.utils import timezone
+from pytest_django import Settings
 
 pytestmark = pytest.mark.django_db
 LOGIN = "admin:login"
@@ -79,6 +82,37 @@ def test_nobody_else_is_locked_out(client: Client, ada: str) -> None:
 
     assert log_in(Client(), "bob", "right") == 302  # at the same address
     assert log_in(Client(), ada, "right", address="192.0.2.2") == 302  # herself, elsewhere
+
+
+def test_where_no_address_is_known_the_name_alone_is_counted(client: Client, ada: str) -> None:
+    failures = [log_in(client, ada, "wrong", address="") for _ in range(9)]  # by a Unix socket
+
+    assert failures == 4 * [200] + 5 * [429]
+    assert log_in(client, ada, "right", address="") == 429
+
+
+@pytest.mark.parametrize(
+    ("behind_proxy", "header", "expected"),
+    [
+        (True, "198.51.100.1", "198.51.100.1"),
+        (True, "203.0.113.9, 198.51.100.1", "198.51.100.1"),  # the first is a claim
+        (True, "198.51.100.1:4711", "198.51.100.1"),
+        (True, "[2001:db8::1]:4711", "2001:db8::1"),
+        (True, "[fe80::1%eth0]", "fe80::1"),
+        (True, "198.51.100.1, ", "::"),
+        (True, "", "192.0.2.1"),
+        (False, "198.51.100.1", "192.0.2.1"),
+    ],
+)
+def test_a_client_is_who_the_proxy_saw(
+    settings: Settings, behind_proxy: bool, header: str, expected: str
+) -> None:
+    settings.BEHIND_PROXY = behind_proxy
+    request = RequestFactory().get("/", REMOTE_ADDR="192.0.2.1", HTTP_X_FORWARDED_FOR=header)
+
+    assert get_client_ip_address(request) == expected
+    found = [message.id for message in run_checks(include_deployment_checks=True)]
+    assert ("accounts.W001" in found) is not behind_proxy
 
 
 def test_a_success_forgets_failures(client: Client, ada: str) -> None:

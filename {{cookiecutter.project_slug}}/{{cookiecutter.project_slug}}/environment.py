@@ -4,6 +4,7 @@ DEBUG is off unless the environment says otherwise. With it off, the variables t
 default are required. One message names all that are missing or wrong.
 """
 
+import sys
 from importlib.util import find_spec
 from ipaddress import ip_network
 from pathlib import Path
@@ -28,14 +29,30 @@ REQUIRED: Any = ...  # what environs takes for "no default"
 not_empty = validate.Length(min=0 if DEBUG else 1, error="Must not be empty.")
 
 
+def not_under_gunicorn(debug: bool) -> None:
+    """Refuse what a .env of development brings beside production's variables."""
+    if debug and "gunicorn" in sys.modules:
+        raise ValidationError("Must be off under gunicorn. Look into .env, too.")
+
+
 def not_guessable(key: str) -> None:
     """Refuse what `manage.py check --deploy` only warns of."""
     if not DEBUG and (len(key) < 50 or len(set(key)) < 5 or key.startswith("django-insecure-")):
         raise ValidationError("Must be random, and have 50 characters or more.")
 
 
+def scheme_of(url: str) -> str:
+    """The scheme of a URL. urllib's own message may quote a password that is not encoded."""
+    try:
+        urlsplit(url).port  # noqa: B018
+        return urlsplit(url).scheme
+    except ValueError:
+        text = "Cannot be read. In a password, write / ? # [ ] as %2F %3F %23 %5B %5D."
+        raise ValidationError(text) from None
+
+
 def is_mail_server(url: str) -> None:
-    scheme = urlsplit(url).scheme
+    scheme = scheme_of(url)
     if scheme not in dj_email_url.SCHEMES:
         raise ValidationError("Must be a URL such as smtp://, submission:// or dummy://.")
     if not DEBUG and scheme == "console":
@@ -44,18 +61,14 @@ def is_mail_server(url: str) -> None:
 
 def is_broker(url: str) -> None:
     """Refuse brokers that Celery takes, but with which it cannot keep the engine's promises."""
-    parts = urlsplit(url)
-    scheme = parts.scheme.partition("+")[0]
+    scheme = scheme_of(url).partition("+")[0]
     if scheme not in ("redis", "rediss", "amqp", "amqps") and (url or not DEBUG):
         raise ValidationError("Must be a URL: redis://, rediss://, amqp:// or amqps://.")
-    try:
-        parts.port  # noqa: B018
-    except ValueError as error:
-        raise ValidationError(f"{error}.") from None
 
 
 def needs_sentry(dsn: str) -> None:
     """Refuse to drop errors silently."""
+    scheme_of(dsn)
     if dsn and not find_spec("sentry_sdk"):
         raise ValidationError("Needs the extra: uv sync --no-dev --all-extras.")
 
@@ -79,6 +92,7 @@ def redis_database(url: str) -> tuple[str | None, int, str] | None:
 
 
 # Django
+env.bool("DEBUG", default=False, validate=not_under_gunicorn)
 SECRET_KEY = env.str(
     "SECRET_KEY", default="development-only" if DEBUG else REQUIRED, validate=not_guessable
 )
@@ -92,6 +106,7 @@ database = env.dj_db_url(
     conn_max_age=60,  # beat and the web reuse connections ...
     conn_health_checks=True,  # ... and survive a restart of the database
 )
+env.str("CACHE_URL", default="", validate=scheme_of)  # whose message is the one that is shown
 cache = env.dj_cache_url("CACHE_URL", default="locmem://")
 env.str("EMAIL_URL", default="", validate=is_mail_server)
 email = env.dj_email_url("EMAIL_URL", default="console://" if DEBUG else "smtp://localhost:25")
@@ -140,14 +155,14 @@ try:
     env.seal()
 except EnvValidationError as error:
     found = cast("dict[str, list[str]]", error.error_messages)
-    problems = [f"  {name}: {' '.join(messages)}" for name, messages in found.items()]
+    problems = [f"  {name}: {messages[0]}" for name, messages in found.items()]
     raise ImproperlyConfigured(
         "\n".join(
             [
                 f"These environment variables are missing or wrong (DEBUG={DEBUG}):",
                 *problems,
                 "Set them as .env.example explains; the environment wins over .env. "
-                "For development: cp .env.example .env",
+                "For development: make .env",
             ]
         )
     ) from None

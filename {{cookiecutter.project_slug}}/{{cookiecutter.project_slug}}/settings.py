@@ -6,7 +6,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from csp.constants import NONE, SELF
-from django.http import HttpRequest
 from scheduling.broker.results import result_backend
 from scheduling.defaults import *  # Celery's settings that keep the promises; override them below
 
@@ -118,17 +117,8 @@ CONTENT_SECURITY_POLICY = {
         "object-src": [NONE],
     }
 }
-
-
-def client_address(request: HttpRequest) -> str:
-    """The address that the proxy saw: the last one, as a client can write those before it."""
-    addresses: str = request.META.get("HTTP_X_FORWARDED_FOR") or request.META.get("REMOTE_ADDR", "")
-    return addresses.rpartition(",")[2].strip()
-
-
-if BEHIND_PROXY:  # trust these headers only behind a proxy
+if BEHIND_PROXY:  # only then is the header the proxy's; gunicorn.conf.py ignores it, too
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-    AXES_CLIENT_IP_CALLABLE = client_address
 
 # Logins: https://django-axes.readthedocs.io/en/latest/4_configuration.html
 # Failures are counted in the database: processes share them, and a restart does not forget them.
@@ -137,6 +127,7 @@ AXES_USERNAME_FORM_FIELD = "username"  # as in Django's form, also for users kno
 AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # further tries do not extend a lock
+AXES_CLIENT_IP_CALLABLE = "accounts.apps.client_address"
 # By both, so that nobody can lock out another user, or everyone at one address.
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True  # by default, failures add up for ever

@@ -1,5 +1,5 @@
-"""What beat/scheduler.py, broker/waiting.py and worker/request.py override of Celery, kombu and
-django-celery-beat.
+"""What beat/scheduler.py, broker/waiting.py, worker/request.py and worker/reporting.py override of
+Celery, kombu and django-celery-beat.
 
 A release that changes one of these may need a change there: read its new text, and if ours still
 fits it, put the digest that the test names here.
@@ -20,6 +20,7 @@ from celery.worker import request
 from django_celery_beat import schedulers
 from django_celery_beat.models import PeriodicTask
 from kombu.transport import redis
+from scheduling.worker import reporting
 
 RELIED_ON = {
     celery_beat.Scheduler.__init__: "8ee14a22ba6a",
@@ -36,6 +37,7 @@ RELIED_ON = {
     PeriodicTask.save: "dd6fa4b8ebee",
     redis.Channel._connparams: "517586669aa3",
     request.Request.maybe_expire: "f68220e2b2d3",
+    reporting.celerys_table: "63183f5c7a42",
 }
 
 

@@ -25,7 +25,13 @@ class SchedulingConfig(AppConfig):
     def ready(self) -> None:
         from scheduling import logs, one_off  # noqa: F401
         from scheduling.declare import checks, queues  # noqa: F401
-        from scheduling.worker import development, heartbeat, recorder, signals  # noqa: F401
+        from scheduling.worker import (  # noqa: F401
+            development,
+            heartbeat,
+            recorder,
+            reporting,
+            signals,
+        )
 
         # kombu resolves a URL's scheme when it opens the first connection.
         TRANSPORT_ALIASES.update(

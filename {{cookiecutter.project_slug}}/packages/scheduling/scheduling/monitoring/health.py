@@ -12,6 +12,7 @@ from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.middleware.security import SecurityMiddleware
 from django.urls import path, resolve
 from django.utils import timezone
 from django.utils.deprecation import MiddlewareMixin
@@ -200,7 +201,7 @@ class Middleware(MiddlewareMixin):
     """Answers health checks and /metrics before all other middleware, if it comes first.
 
     Probes come by IP address and plain HTTP, which ALLOWED_HOSTS and the redirect to HTTPS refuse,
-    and need no session.
+    and need no session. The answers have the headers that Django gives to all others.
     """
 
     def process_request(self, request: HttpRequest) -> HttpResponse | None:
@@ -213,4 +214,4 @@ class Middleware(MiddlewareMixin):
         if view not in (live, ready, schedules, metrics):
             return None
         response: HttpResponse = view(request, *args, **kwargs)
-        return response
+        return SecurityMiddleware(self.get_response).process_response(request, response)

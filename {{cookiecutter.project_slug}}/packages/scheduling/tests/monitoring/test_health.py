@@ -59,6 +59,20 @@ def test_it_is_alive_without_any_query(client: Client) -> None:
     assert (response.status_code, response.json()) == (200, {"process": "ok"})
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize("path", ["/health/live", "/health/schedules", "/metrics"])
+def test_an_answer_has_the_security_headers_of_all_others(
+    client: Client, settings: Settings, path: str
+) -> None:
+    settings.SECURE_HSTS_SECONDS, settings.METRICS_NETWORKS = 3600, ["0.0.0.0/0"]
+
+    response = client.get(path, secure=True)
+
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Strict-Transport-Security"] == "max-age=3600"
+    assert "Strict-Transport-Security" not in client.get(path).headers  # over plain HTTP
+
+
 @pytest.mark.django_db(transaction=True)
 def test_it_is_ready_if_database_and_broker_answer(client: Client) -> None:
     response = client.get("/health/ready")
