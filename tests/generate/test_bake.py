@@ -18,13 +18,14 @@ from tests.harness.project import ENGINE, OUTPUT, TEMPLATE, Project
 SERVICE_FILES = """
 .dockerignore .env.example .github/dependabot.yml .github/workflows/ci.yml .gitignore
 .pre-commit-config.yaml Dockerfile Makefile README.md SECURITY.md accounts/__init__.py
-accounts/admin.py accounts/migrations/0001_initial.py accounts/migrations/__init__.py
-accounts/models.py application/__init__.py application/schedules.py application/tasks.py
-application/tests/__init__.py application/tests/test_schedules.py application/tests/test_tasks.py
-architecture_portal/__init__.py architecture_portal/asgi.py architecture_portal/celery.py
-architecture_portal/environment.py architecture_portal/settings.py architecture_portal/urls.py
-architecture_portal/wsgi.py compose.yaml deploy/kubernetes.yaml deploy/kustomization.yaml manage.py
-pyproject.toml tests/test_security.py tests/test_settings.py
+accounts/admin.py accounts/apps.py accounts/migrations/0001_initial.py
+accounts/migrations/__init__.py accounts/models.py application/__init__.py application/schedules.py
+application/tasks.py application/tests/__init__.py application/tests/test_schedules.py
+application/tests/test_tasks.py architecture_portal/__init__.py architecture_portal/asgi.py
+architecture_portal/celery.py architecture_portal/environment.py architecture_portal/settings.py
+architecture_portal/urls.py architecture_portal/wsgi.py compose.yaml deploy/kubernetes.yaml
+deploy/kustomization.yaml gunicorn.conf.py manage.py pyproject.toml tests/test_security.py
+tests/test_settings.py
 """.split()
 ENGINE_FILES = """
 README.md docs/first-week.md docs/guarantees.md docs/operations.md docs/production.md
@@ -58,9 +59,9 @@ scheduling/templates/scheduling/change_list.html scheduling/templates/scheduling
 scheduling/templates/scheduling/preview.html scheduling/templates/scheduling/timeline.html
 scheduling/testing.py scheduling/timing.py scheduling/worker/__init__.py
 scheduling/worker/annotations.py scheduling/worker/development.py scheduling/worker/heartbeat.py
-scheduling/worker/ledger.py scheduling/worker/recorder.py scheduling/worker/request.py
-scheduling/worker/signals.py tests/__init__.py tests/admin/__init__.py tests/admin/conftest.py
-tests/admin/pages.py tests/admin/test_actions.py tests/admin/test_forms.py
+scheduling/worker/ledger.py scheduling/worker/recorder.py scheduling/worker/reporting.py
+scheduling/worker/request.py scheduling/worker/signals.py tests/__init__.py tests/admin/__init__.py
+tests/admin/conftest.py tests/admin/pages.py tests/admin/test_actions.py tests/admin/test_forms.py
 tests/admin/test_matrix.py tests/admin/test_policy.py tests/admin/test_preview.py
 tests/admin/test_requests.py tests/admin/test_schedules.py tests/admin/test_timeline.py
 tests/admin/test_timings.py tests/beat/__init__.py tests/beat/in_process.py
@@ -77,7 +78,8 @@ tests/runs/test_queries.py tests/runs/test_status.py tests/sync/__init__.py test
 tests/test_database.py tests/test_defaults.py tests/test_formatting.py tests/test_logs.py
 tests/test_messages.py tests/test_one_off.py tests/test_tasks.py tests/test_testing.py
 tests/test_timing.py tests/worker/__init__.py tests/worker/test_development.py
-tests/worker/test_ledger.py tests/worker/test_replace.py tests/worker/test_signals.py
+tests/worker/test_ledger.py tests/worker/test_replace.py tests/worker/test_reporting.py
+tests/worker/test_signals.py
 """.split()
 
 SECRET = re.compile(
