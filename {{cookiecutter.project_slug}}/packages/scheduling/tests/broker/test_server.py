@@ -11,14 +11,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from celery import Celery
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from kombu import Connection
 from redis import Redis
 
 from scheduling.broker import server as broker
+from scheduling.broker.results import result_backend
 
 WEIRD = "my project; 100% +é#?"
 
@@ -49,6 +52,31 @@ def get(directory: Path) -> str:
             message = queue.get(timeout=10)
             message.ack()
             return str(message.payload)
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # Celery's
+def test_results_start_the_server_too(tmp_path: Path) -> None:
+    directory = tmp_path / WEIRD
+    app: Any = Celery(backend=result_backend(broker.url(directory)), set_as_current=False)
+    try:
+        app.backend.store_result("an-id", 7, "SUCCESS")
+        assert app.AsyncResult("an-id").get(timeout=10) == 7
+        app.close()
+    finally:
+        app.backend.client.connection_pool.disconnect()
+        clean(directory)
+
+
+@pytest.mark.parametrize(
+    ("broker_url", "expected"),
+    [
+        ("redis://:p@redis:6379/1", "redis://:p@redis:6379/1"),
+        ("rediss://redis", "rediss://redis"),
+        ("amqp://rabbit//", "django-db"),
+    ],
+)
+def test_results_go_to_the_redis_that_is_the_broker(broker_url: str, expected: str) -> None:
+    assert result_backend(broker_url) == expected
 
 
 def server_pid(directory: Path) -> int:
@@ -97,8 +125,10 @@ def test_other_brokers_are_not_embedded(url: str) -> None:
 def test_processes_that_start_at_the_same_moment_get_one_server(directory: Path) -> None:
     code = f"""
 from pathlib import Path
+from typing import Any
 from redis import Redis
 from scheduling.broker import server as broker
+from scheduling.broker.results import result_backend
 print("ready", flush=True)
 input()
 broker.start(Path({str(directory)!r}))
