@@ -47,8 +47,6 @@ class Claimed:
     def run(self, queue: str) -> Run:
         """The row of the run that is sent."""
         expires = self.message.options.get("expires") if self.message else None
-        if isinstance(expires, int):
-            expires = self.now + timedelta(seconds=expires)
         return self._row(
             self.run_id,
             scheduled_for=self.due,

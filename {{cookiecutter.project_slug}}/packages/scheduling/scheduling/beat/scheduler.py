@@ -33,6 +33,7 @@ from kombu.exceptions import OperationalError
 from scheduling import database
 from scheduling.beat.batch import Batch
 from scheduling.beat.claim import Claimed
+from scheduling.beat.copies import Copies
 from scheduling.beat.due_queue import POLL_EVERY, DueEntry, DueQueue
 from scheduling.beat.recovery import RECOVER_EVERY, recover
 from scheduling.messages import RunMessage
@@ -68,6 +69,7 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         self.node = f"{socket.gethostname()}:{os.getpid()}"
         super().__init__(*args, **kwargs)
         self.queue = DueQueue(self.app.conf.beat_cron_starting_deadline)
+        self.copies = Copies(self)
 
     def setup_schedule(self) -> None:
         """Do nothing yet: the first tick reads the database, so beat may start before migrate."""
@@ -273,10 +275,15 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
             return self.queue.discard(entry)
         self.queue.push(entry)
 
-    def apply_async(self, entry: Any, **kwargs: Any) -> Any:
-        """Record the failure: ``apply_entry()`` only logs it."""
+    def apply_async(self, entry: Any, producer: Any = None, **kwargs: Any) -> Any:
+        """Publish a copy, if possible. Record a failure: ``apply_entry()`` only logs it."""
+        batch = producer.channel
         try:
-            return super().apply_async(entry, **kwargs)
+            if self.copies.publish(entry, batch):
+                return None
+            result = super().apply_async(entry, producer=producer, **kwargs)
+            self.copies.learn(entry, batch)
+            return result
         except Exception as error:
             entry.failure = error.__context__ or error  # Celery wraps it
             raise
@@ -288,6 +295,7 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
     def _disconnect(self) -> None:
         """Close connections that may be broken. The next use connects anew."""
         self.close()
+        self.copies = Copies(self)
         with suppress(DatabaseError, InterfaceError):
             database.connection().close()
 
