@@ -35,6 +35,7 @@ from scheduling.beat.batch import Batch
 from scheduling.beat.claim import Claimed
 from scheduling.beat.copies import Copies
 from scheduling.beat.due_queue import POLL_EVERY, DueEntry, DueQueue
+from scheduling.beat.insertion import insert
 from scheduling.beat.recovery import RECOVER_EVERY, recover
 from scheduling.messages import RunMessage
 from scheduling.models import Node, Run
@@ -147,7 +148,8 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
                 missed = [run for c in claimed for run in c.missed()]
                 sent = self._send([c for c in claimed if c.is_due], producer)
                 made_up = [run for c in sent for run in c.made_up()]
-                Run.objects.bulk_create([*missed, *made_up], ignore_conflicts=True)
+                if missed or made_up:
+                    Run.objects.bulk_create([*missed, *made_up], ignore_conflicts=True)
                 self._mark(sent)
                 self._disable([c for c in claimed if c.entry.has_expired])
             for run in missed:
@@ -195,8 +197,7 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         known = self._known(claimed)
         sent = [c for c in claimed if c.run_id in known]
         built = [c for c in claimed if c.run_id not in known and self._build(c, batch)]
-        runs = [c.run(batch.queue(c.position)) for c in built]
-        Run.objects.bulk_create(runs, ignore_conflicts=True)
+        insert([c.values(batch.queue(c.position)) for c in built])
         errors = batch.send()
         refused = []
         for c in built:
