@@ -46,7 +46,7 @@ class Original:
 
     def copy(self, entry: RunMessage, channel: Any) -> Any:
         """The message of another run. Raises what Celery would."""
-        options, args, kwargs = entry.options, entry.args, entry.kwargs
+        options, args, kwargs = entry.options, entry.args or (), entry.kwargs
         if self.check_arguments:
             self.check_arguments(*args, **kwargs)
         key, expires = options["task_id"], options.get("expires")
