@@ -1,7 +1,7 @@
 """The one rule that turns a row into a message for workers."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -37,13 +37,15 @@ class RunMessage(ModelEntry):  # type: ignore[misc]  # it has no types
         self.failure: Exception | None = None  # of publishing it
 
     def name_run(self, run_id: UUID, due: datetime, sent_at: datetime, trigger: str) -> None:
-        """Add the id and the headers by which workers know the run."""
+        """Add the id and the headers by which workers know the run, and the moment it expires."""
         self.options["task_id"] = str(run_id)
         self.options["headers"] |= {
             "scheduled_for": due.astimezone(UTC).isoformat(),
             "queued_at": sent_at.astimezone(UTC).isoformat(),
             "trigger": trigger,
         }
+        if isinstance(seconds := self.options.get("expires"), int):
+            self.options["expires"] = sent_at + timedelta(seconds=seconds)
 
 
 def run_id(key: int, due: datetime) -> UUID:

@@ -13,10 +13,15 @@ class Batch:
     def __init__(self, app: Celery, channel: Any) -> None:
         self.channel = channel
         self.messages: list[Message] = []
+        self.parts: tuple[Any, ...] = ()  # of which the last message is made
         self.producer: Any = app.amqp.Producer(cast("Any", self), auto_declare=False)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.channel, name)
+
+    def prepare_message(self, *parts: Any) -> Any:
+        self.parts = parts
+        return self.channel.prepare_message(*parts)
 
     def basic_publish(self, message: Any, exchange: str, routing_key: str, **kwargs: Any) -> None:
         self.messages.append((message, exchange, routing_key))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from scheduling.timing import count_due, next_due
 MADE_UP = "made up by the run before: beat or the broker was away"
 
 
-@dataclass(slots=True)
+@dataclass
 class Claimed:
     """An entry whose row is locked, and is as it was read."""
 
@@ -36,28 +37,20 @@ class Claimed:
         assert self.entry.due  # noqa: S101 (is_due)
         return self.entry.due
 
-    @property
+    @cached_property
     def run_id(self) -> UUID:
         return run_id(self.row.pk, self.due)
 
-    @property
+    @cached_property
     def trigger(self) -> Trigger:
         return Trigger.CATCH_UP if self.now - self.due > late_after() else Trigger.SCHEDULE
 
-    def run(self, queue: str) -> Run:
-        """The row of the run that is sent."""
+    def values(self, queue: str) -> tuple[Any, ...]:
+        """The ledger's row of the run that is sent, for ``insert``."""
+        row, due, now = self.row, self.due, self.now
         expires = self.message.options.get("expires") if self.message else None
-        if isinstance(expires, int):
-            expires = self.now + timedelta(seconds=expires)
-        return self._row(
-            self.run_id,
-            scheduled_for=self.due,
-            trigger=self.trigger,
-            queue=queue,
-            queued_at=self.now,
-            ready_at=self.now,
-            expires_at=expires,
-        )
+        of_row = self.run_id, row.pk, row.name, row.task
+        return *of_row, due, self.trigger.value, queue, now, now, expires
 
     def missed(self) -> Iterator[Run]:
         """A row for the stretch of due times that are not made up, if there is one."""

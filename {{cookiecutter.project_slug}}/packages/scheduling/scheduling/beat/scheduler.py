@@ -33,7 +33,9 @@ from kombu.exceptions import OperationalError
 from scheduling import database
 from scheduling.beat.batch import Batch
 from scheduling.beat.claim import Claimed
+from scheduling.beat.copies import Copies
 from scheduling.beat.due_queue import POLL_EVERY, DueEntry, DueQueue
+from scheduling.beat.insertion import insert
 from scheduling.beat.recovery import RECOVER_EVERY, recover
 from scheduling.messages import RunMessage
 from scheduling.models import Node, Run
@@ -68,6 +70,7 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         self.node = f"{socket.gethostname()}:{os.getpid()}"
         super().__init__(*args, **kwargs)
         self.queue = DueQueue(self.app.conf.beat_cron_starting_deadline)
+        self.copies = Copies(self)
 
     def setup_schedule(self) -> None:
         """Do nothing yet: the first tick reads the database, so beat may start before migrate."""
@@ -145,7 +148,8 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
                 missed = [run for c in claimed for run in c.missed()]
                 sent = self._send([c for c in claimed if c.is_due], producer)
                 made_up = [run for c in sent for run in c.made_up()]
-                Run.objects.bulk_create([*missed, *made_up], ignore_conflicts=True)
+                if missed or made_up:
+                    Run.objects.bulk_create([*missed, *made_up], ignore_conflicts=True)
                 self._mark(sent)
                 self._disable([c for c in claimed if c.entry.has_expired])
             for run in missed:
@@ -193,8 +197,7 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         known = self._known(claimed)
         sent = [c for c in claimed if c.run_id in known]
         built = [c for c in claimed if c.run_id not in known and self._build(c, batch)]
-        runs = [c.run(batch.queue(c.position)) for c in built]
-        Run.objects.bulk_create(runs, ignore_conflicts=True)
+        insert([c.values(batch.queue(c.position)) for c in built])
         errors = batch.send()
         refused = []
         for c in built:
@@ -273,10 +276,15 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
             return self.queue.discard(entry)
         self.queue.push(entry)
 
-    def apply_async(self, entry: Any, **kwargs: Any) -> Any:
-        """Record the failure: ``apply_entry()`` only logs it."""
+    def apply_async(self, entry: Any, producer: Any = None, **kwargs: Any) -> Any:
+        """Publish a copy, if possible. Record a failure: ``apply_entry()`` only logs it."""
+        batch = producer.channel
         try:
-            return super().apply_async(entry, **kwargs)
+            if self.copies.publish(entry, batch):
+                return None
+            result = super().apply_async(entry, producer=producer, **kwargs)
+            self.copies.learn(entry, batch)
+            return result
         except Exception as error:
             entry.failure = error.__context__ or error  # Celery wraps it
             raise
@@ -288,6 +296,7 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
     def _disconnect(self) -> None:
         """Close connections that may be broken. The next use connects anew."""
         self.close()
+        self.copies = Copies(self)
         with suppress(DatabaseError, InterfaceError):
             database.connection().close()
 
