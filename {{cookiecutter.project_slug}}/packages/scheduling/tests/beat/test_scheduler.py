@@ -27,8 +27,7 @@ from django_celery_beat.models import (
 from kombu.exceptions import OperationalError
 
 from scheduling import operations
-from scheduling.beat import batch
-from scheduling.beat.due_queue import Reload
+from scheduling.beat import batch, due_queue
 from scheduling.beat.scheduler import CLAIM_BATCH_SIZE, DatabaseScheduler
 from scheduling.broker.batches import publish
 from scheduling.messages import run_id
@@ -531,20 +530,19 @@ def test_edits_are_seen_at_the_next_look_and_only_they_are_read(beat: Beat, cloc
     assert not dues(beat, "Row 10")
 
 
-@pytest.mark.parametrize("read", ["_chunks", "_whole_rows"])
-def test_an_error_in_a_reload_loses_no_row(
+@pytest.mark.parametrize("read", ["enabled_rows", "whole_rows"])
+def test_an_error_in_reading_changes_loses_no_row(
     beat: Beat, clock: Any, monkeypatch: pytest.MonkeyPatch, read: str
 ) -> None:
-    def fail(*arguments: Any) -> Iterator[Any]:
+    def fail(*arguments: Any) -> Any:
         raise DatabaseError("The database is away.")
-        yield
 
     make("Old", **every(minutes=1))
     beat.run()
     clock.shift(SECOND)
     make("New", **every(minutes=1))
     with monkeypatch.context() as patch:
-        patch.setattr(Reload, read, fail)
+        patch.setattr(due_queue, read, fail)
         beat.queue.next_poll = 0.0
         assert beat.tick() > 0
     beat.run()
