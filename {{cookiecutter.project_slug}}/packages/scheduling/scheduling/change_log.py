@@ -6,16 +6,18 @@ So a beat reads what has changed, and not all rows, whoever changed it and how: 
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from django.apps import AppConfig
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import BigIntegerField, Func
+from django.db.models import QuerySet
 from django.db.models.signals import post_migrate, pre_migrate
 from django.db.transaction import atomic
 from django_celery_beat.models import PeriodicTask
 
+from scheduling import database
 from scheduling.models import Change
 from scheduling.timing import TIMINGS
 
@@ -23,13 +25,16 @@ SCHEDULES = PeriodicTask._meta.db_table
 LOG = Change._meta.db_table
 # Columns that say neither when a schedule runs, nor what.
 LEFT_OUT = {"id", "last_run_at", "total_run_count", "date_changed", "description"}
-# Positions of the log. Transactions commit in another order than they begin in: Postgres knows the
-# oldest one that is open. SQLite has one writer at a time.
-OPEN_SINCE = {
-    "postgresql": "pg_snapshot_xmin(pg_current_snapshot())::text::bigint",
+# The position of a row: the transaction that wrote it. SQLite has one writer at a time, whose rows
+# get the last id before them.
+POSITION = {
+    "postgresql": "pg_current_xact_id()::text::bigint",
     "sqlite": f"(SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = '{LOG}')",  # noqa: S608
 }
-POSITION = OPEN_SINCE | {"postgresql": "pg_current_xact_id()::text::bigint"}
+SNAPSHOT = {
+    "postgresql": "pg_current_snapshot()::text",
+    "sqlite": f"(SELECT '0:' || {POSITION['sqlite']} || ':')",
+}
 INTO = f"INSERT INTO {LOG} (periodic_task_id, position)"
 FUNCTION = """\
 CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -44,16 +49,30 @@ POSTGRES = "CREATE TRIGGER {name} AFTER {event} ON {table} FOR EACH ROW EXECUTE 
 SQLITE = "CREATE TRIGGER {name} AFTER {event} ON {table} WHEN {condition} BEGIN {insert}; END"
 
 
-class OpenSince(Func):
-    """The position from which the log may still get rows that this query does not see."""
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a query sees of the log: all below ``end``, but for the transactions that are open.
 
-    output_field = BigIntegerField()
+    Transactions commit in another order than they begin in.
+    """
 
-    def as_postgresql(self, compiler: Any, connection: Any) -> Any:
-        return self.as_sql(compiler, connection, template=OPEN_SINCE["postgresql"])
+    end: int
+    open: tuple[int, ...]
 
-    def as_sqlite(self, compiler: Any, connection: Any, **extra_context: Any) -> Any:
-        return self.as_sql(compiler, connection, template=OPEN_SINCE["sqlite"])
+    @classmethod
+    def taken(cls) -> "Snapshot":
+        """One of now: what is queried later sees at least this."""
+        connection = database.connection()
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT {SNAPSHOT[connection.vendor]}")
+            _, end, still_open = cursor.fetchone()[0].split(":")
+        return cls(int(end), tuple(int(xid) for xid in still_open.split(",") if xid))
+
+    def unseen(self) -> list[QuerySet[Change]]:
+        """What came into the log since: two queries, which look into its index."""
+        log = Change.objects.using(database.alias()).order_by("position", "pk")
+        parts = [log.filter(position__in=self.open)] if self.open else []
+        return [*parts, log.filter(position__gte=self.end)]
 
 
 def before_migrate(using: str, plan: Any = (), **kwargs: Any) -> None:

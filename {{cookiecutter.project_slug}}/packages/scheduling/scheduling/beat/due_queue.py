@@ -20,8 +20,7 @@ from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 
 from scheduling import database
-from scheduling.change_log import OpenSince
-from scheduling.models import Change
+from scheduling.change_log import Snapshot
 from scheduling.timing import (
     EPOCH,
     NOT_ONE_TIMING,
@@ -77,8 +76,7 @@ class DueQueue:
         self.complaints: dict[int, str] = {}  # by row: each fault is logged once
         self.edits: Edits | None = None
         self.comparison: Comparison | None = None
-        self.log_position = 0  # from here on, some of the change log has not been read ...
-        self.log_read: set[int] = set()  # ... without these
+        self.log_read: Snapshot | None = None  # how far the change log was read
         self.compared_at: datetime | None = None  # when the last comparison began
         self.read_at: datetime | None = None  # when all rows were known; None before the first time
         self.next_poll = 0.0
@@ -93,10 +91,10 @@ class DueQueue:
         if self.edits is None and time.monotonic() >= self.next_poll:
             self.next_poll = time.monotonic() + POLL_EVERY
             close_old_connections()  # too old or broken ones; the next query connects anew
-            if self.read_at is None:
-                self._load()
+            if self.read_at and self.log_read:
+                self.edits = Edits(self, self.log_read)
             else:
-                self.edits = Edits(self)
+                self._load()
         if self.edits:
             edits, self.edits = self.edits, None  # after an error, the next poll starts anew
             if not edits.step():
@@ -110,14 +108,16 @@ class DueQueue:
         return bool(self.read_at and timezone.now() - (self.compared_at or EPOCH) > COMPARE_EVERY)
 
     def _load(self) -> None:
-        now = timezone.now()
-        log = Change.objects.using(database.alias()).annotate(open_since=OpenSince())
-        self.log_position = log.values_list("open_since", flat=True).first() or 0
+        now, self.log_read = timezone.now(), Snapshot.taken()
         first = Comparison(self)
-        while not first.step():
-            pass
+        gc.disable()  # a full collection visits all entries: 0.1 s for 100,000
+        try:
+            while not first.step():
+                pass
+        finally:
+            gc.enable()
+        gc.freeze()
         self.read_at = now
-        gc.freeze()  # a full collection would visit all entries: 0.1 s for 100,000
 
     def intern_timings(self, rows: Iterable[Any] | None = None) -> None:
         """Read the timings of some rows, or all. Intern equal ones, so that they compare with ``is``."""
@@ -282,36 +282,26 @@ def whole_rows(pks: set[int]) -> Iterator[Any]:
 
 
 class Edits:
-    """Reads the rows that the change log names, from where the queue has read it."""
+    """Reads the rows that the change log names since the queue has read it."""
 
-    def __init__(self, queue: DueQueue) -> None:
-        self.queue, self.now = queue, timezone.now()
-        self.last = queue.log_position, 0  # position and id of the change that was read last
-        self.open_since: int | None = None
-        self.read: dict[int, int] = {}  # the positions of changes, by id
+    def __init__(self, queue: DueQueue, read: Snapshot) -> None:
+        self.queue, self.now, self.snapshot = queue, timezone.now(), Snapshot.taken()
+        self.parts = read.unseen()
+        self.last = 0, 0  # position and id of the change that was read last
 
     def step(self) -> bool:
         """Queue what one chunk of the log names. Returns whether that was the last."""
-        position, pk = self.last
-        log = Change.objects.using(database.alias()).filter(position__gte=position)
-        log = log.exclude(position=position, pk__lte=pk).order_by("position", "pk")
-        columns = log.annotate(open_since=OpenSince()).values_list(
-            "position", "pk", "periodic_task_id", "open_since"
-        )
-        chunk = list(columns[:LOG_CHUNK_SIZE])
-        if chunk:
-            if self.open_since is None:
-                self.open_since = chunk[0][3]
-            self.last = chunk[-1][:2]
-            self.read |= {pk: position for position, pk, _, _ in chunk}
-            self._read_rows({key for _, pk, key, _ in chunk if pk not in self.queue.log_read})
-        if len(chunk) == LOG_CHUNK_SIZE:
-            return False
-        if self.open_since is not None:
-            # What was read may be there again, if a transaction is open that began before it.
-            self.queue.log_position = first = self.open_since
-            self.queue.log_read = {pk for pk, position in self.read.items() if position >= first}
-        self.queue.read_at = self.now
+        while self.parts:
+            position, pk = self.last
+            rest = self.parts[0].filter(position__gte=position)
+            rest = rest.exclude(position=position, pk__lte=pk)
+            chunk = list(rest.values_list("position", "pk", "periodic_task_id")[:LOG_CHUNK_SIZE])
+            self._read_rows({key for _, _, key in chunk})
+            if len(chunk) == LOG_CHUNK_SIZE:
+                self.last = chunk[-1][:2]
+                return False
+            self.parts, self.last = self.parts[1:], (0, 0)
+        self.queue.log_read, self.queue.read_at = self.snapshot, self.now
         return True
 
     def _read_rows(self, keys: set[int | None]) -> None:
@@ -344,9 +334,14 @@ class Comparison:
 
     def step(self) -> bool:
         """Queue what has changed in one chunk. Returns whether that was the last."""
-        rows = enabled_rows().filter(pk__gt=self.last).values_list(*WHEN_COLUMNS, named=True)
+        columns = WHEN_COLUMNS if self.queue.read_at else ENTRY_COLUMNS
+        rows = enabled_rows().filter(pk__gt=self.last).values_list(*columns, named=True)
         chunk = list(rows[:COMPARE_CHUNK_SIZE])
-        self.queue.queue_changed(chunk)
+        if self.queue.read_at:
+            self.queue.queue_changed(chunk)
+        else:
+            for row in chunk:
+                self.queue.add(row)
         self.unseen.difference_update(row.pk for row in chunk)
         if len(chunk) == COMPARE_CHUNK_SIZE:
             self.last = chunk[-1].pk

@@ -159,7 +159,7 @@ def test_an_edit_costs_its_own_row(beat: Beat) -> None:
         beat.queue.next_poll = 0.0
         beat.queue.poll_changes()
     tables = [q["sql"] for q in queries if '"django_celery_beat_periodictask"."id"' in q["sql"]]
-    assert len(queries) == 4  # the log, the row's time, the timing, the row
+    assert len(queries) == 5  # the log's snapshot and rows, the row's time, the timing, the row
     assert all(f'"id" IN ({row().pk})' in sql for sql in tables) and len(tables) == 2
 
 
