@@ -96,10 +96,13 @@ def measure(scheduler: type, seconds: float, edits: bool) -> dict[str, float]:
 
         threading.Thread(target=listen, daemon=True).start()
         time.sleep(4)  # until it has started
+    on_cpu = [0.0]
     ticks, used, start = [0.0], time.process_time(), time.perf_counter()
     while (now := time.perf_counter()) - start < seconds - 4 * edits:
+        now_on_cpu = time.thread_time()
         pause = beat.tick()
         ticks.append(time.perf_counter() - now)
+        on_cpu.append(time.thread_time() - now_on_cpu)
         for pk, (old, moment) in list(waiting.items()):
             if entries.get(pk) is not old:
                 seen.append(time.time() - moment)
@@ -109,6 +112,7 @@ def measure(scheduler: type, seconds: float, edits: bool) -> dict[str, float]:
     kind = "ten edits a second" if edits else "idle"
     figures[f"CPU, {kind}, %"] = 100 * (time.process_time() - used) / length
     figures[f"longest tick, {kind}, s"] = max(ticks)
+    figures[f"the same, CPU s, {kind}"] = max(on_cpu)
     if edits and editor:
         editor.wait()
         end = time.time() + 5
