@@ -9,7 +9,7 @@ CODE := tests benchmarks docs
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast canary peers lint format screenshots
-.PHONY: benchmark benchmark-seeding benchmark-faults benchmark-beat benchmark-history
+.PHONY: benchmark benchmark-seeding benchmark-faults benchmark-beat benchmark-history benchmark-ledger
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -60,11 +60,15 @@ benchmark-seeding: $(FETCHED_UV) ## Measure seeding next to loops, on SQLite and
 benchmark-faults: $(FETCHED_UV) ## Kill beat and cut it off, next to stock beat
 	$(UV) run python -m benchmarks.faults
 
-benchmark-beat: $(FETCHED_UV) ## Measure beat at 10,000 and 100,000 schedules, next to stock beat
+benchmark-beat: $(FETCHED_UV) ## Measure beat at 10,000 to 1,000,000 schedules, next to stock beat
 	$(UV) run python -m benchmarks.beat
+	$(UV) run python -m benchmarks.million
 
 benchmark-history: $(FETCHED_UV) ## Measure what the run history costs a worker, and its queries
 	$(UV) run python -m benchmarks.history
+
+benchmark-ledger: $(FETCHED_UV) ## Measure pages and monitors with 5,000,000 runs stored
+	$(UV) run python -m benchmarks.ledger
 
 .uv/bin/uv:
 	python3 -m venv .uv

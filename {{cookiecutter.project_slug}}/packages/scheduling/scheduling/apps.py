@@ -23,7 +23,7 @@ class SchedulingConfig(AppConfig):
         check_driver()
 
     def ready(self) -> None:
-        from scheduling import logs, one_off  # noqa: F401
+        from scheduling import change_log, logs, one_off  # noqa: F401
         from scheduling.declare import checks, queues  # noqa: F401
         from scheduling.worker import (  # noqa: F401
             development,
@@ -39,6 +39,7 @@ class SchedulingConfig(AppConfig):
         )
         if settings.DEBUG:
             connection_created.connect(close_file)
+        change_log.connect(self)
         post_migrate.connect(seed_after_migrate, sender=self)  # after the migrations of all apps
 
 

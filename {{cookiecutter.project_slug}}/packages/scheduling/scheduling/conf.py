@@ -20,6 +20,8 @@ class Conf:
     # Who may read /metrics, and names at /health/schedules. By default nobody may.
     METRICS_TOKEN: str = ""
     METRICS_NETWORKS: list[str] = []
+    # /metrics has the series of so many schedules, declared ones first: each has twenty.
+    METRICS_MAX_SCHEDULES: int = 1_000
 
     def __getattribute__(self, name: str) -> Any:
         default = object.__getattribute__(self, name)

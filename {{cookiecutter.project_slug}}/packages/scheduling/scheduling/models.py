@@ -2,6 +2,7 @@ from typing import Any
 
 from django.db import models
 from django.db.models import Case, F, When
+from django.db.models.functions import Now
 from django.db.models.signals import post_save, pre_save
 from django.dispatch import receiver
 from django_celery_beat.models import PeriodicTask
@@ -138,6 +139,25 @@ class Node(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Change(models.Model):
+    """A schedule that beats must read again: it, or what says when, was edited, added or deleted.
+
+    Triggers write it (``change_log``).
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    periodic_task_id = models.BigIntegerField(null=True)  # None: any schedule
+    position = models.BigIntegerField()  # which transaction wrote it; see change_log.POSITION
+    made_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        default_permissions = ()
+        indexes = [models.Index(fields=["position", "id"], name="scheduling_change_position")]
+
+    def __str__(self) -> str:
+        return str(self.periodic_task_id)
 
 
 class Pause(models.Model):

@@ -17,7 +17,7 @@ from celery.beat import Scheduler
 from celery.utils.saferepr import saferepr
 from django.utils import timezone
 from kombu import Producer
-from kombu.serialization import dumps, registry
+from kombu.serialization import dumps, registry  # type: ignore[attr-defined]  # stubs lack it
 
 from scheduling.beat.batch import Batch
 from scheduling.messages import RunMessage
@@ -94,7 +94,7 @@ class Copies:
         is_like_others = not exchange and "compression" not in headers and has_own_expiry
         if not (is_like_others and self._is_usual(entry) and self._is_left_to_celery(entry.task)):
             return
-        task = self.scheduler.app.tasks.get(entry.task)
+        task: Any = self.scheduler.app.tasks.get(entry.task)
         if len(self.originals) >= MAX_KINDS:
             self.originals.clear()
         self.originals[kind(entry)] = Original(
@@ -147,4 +147,5 @@ def is_celerys(function: Any) -> bool:
         function = function.__func__
     if type(function) is not FunctionType:
         return False
-    return function.__globals__["__name__"].startswith(("celery.", "kombu."))
+    module: str = function.__globals__["__name__"]
+    return module.startswith(("celery.", "kombu."))

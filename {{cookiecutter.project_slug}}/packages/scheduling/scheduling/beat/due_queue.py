@@ -1,13 +1,13 @@
 """Priority queue of the enabled schedules, by next due time.
 
-A beat reads each row once. Every second it then asks whether anything has changed, and reads only
-what did. Nothing here writes to the database.
+A beat reads each row once. Every second it then asks the change log what has changed, and reads
+only that. Now and then it compares all rows, in case the log has lost something.
 """
 
 import gc
 import heapq
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from operator import attrgetter
@@ -15,11 +15,14 @@ from typing import Any
 
 from celery.utils.log import get_logger
 from django.db import close_old_connections
+from django.db.models import QuerySet
 from django.utils import timezone
-from django_celery_beat.models import PeriodicTask, PeriodicTasks
+from django_celery_beat.models import PeriodicTask
 
 from scheduling import database
+from scheduling.change_log import Snapshot
 from scheduling.timing import (
+    EPOCH,
     NOT_ONE_TIMING,
     TIMING_KEYS,
     TIMINGS,
@@ -31,8 +34,10 @@ from scheduling.timing import (
 )
 
 POLL_EVERY = 1.0  # seconds between two polls for changes
-RELOAD_CHUNK_SIZE = 5_000  # rows compared between two batches of runs
-MAX_SINGLE_KEYS = 100  # more keys than this are read as a range
+COMPARE_EVERY = timedelta(minutes=10)
+COMPARE_CHUNK_SIZE = 5_000  # rows compared between two batches of runs
+LOG_CHUNK_SIZE = 500  # changes read between two batches of runs
+MAX_SINGLE_KEYS = 500  # more keys than this are read as a range
 WHEN_COLUMNS = ("pk", *TIMING_KEYS, "start_time", "expires")
 ENTRY_COLUMNS = (*WHEN_COLUMNS, "name", "last_run_at", "total_run_count", "date_changed")
 keys_of = attrgetter(*TIMING_KEYS)
@@ -45,7 +50,6 @@ class DueEntry:
     """An enabled row as it was read, and when it is due."""
 
     pk: int
-    name: str
     timing: Timing
     start_time: datetime | None
     expires: datetime | None
@@ -70,43 +74,72 @@ class DueQueue:
         self.heap: list[tuple[float, int]] = []
         self.timings: dict[tuple[str, int], Timing] = {}
         self.complaints: dict[int, str] = {}  # by row: each fault is logged once
-        self.reload: Reload | None = None
-        self.last_change: datetime | None = None  # the change that was read last
+        self.edits: Edits | None = None
+        self.comparison: Comparison | None = None
+        self.log_read: Snapshot | None = None  # how far the change log was read
+        self.compared_at: datetime | None = None  # when the last comparison began
         self.read_at: datetime | None = None  # when all rows were known; None before the first time
         self.next_poll = 0.0
 
     # Reading
 
     def poll_changes(self) -> None:
-        """Once a second, ask whether anything has changed. Read at most one chunk a call.
+        """Once a second, ask what has changed. Read at most one chunk of it a call.
 
         The first call reads everything.
         """
-        if self.reload is None and time.monotonic() >= self.next_poll:
+        if self.edits is None and time.monotonic() >= self.next_poll:
             self.next_poll = time.monotonic() + POLL_EVERY
             close_old_connections()  # too old or broken ones; the next query connects anew
-            now, change = timezone.now(), last_change()
-            if self.read_at is None:
-                first = Reload(self, now, change)
-                while not first.step():
-                    pass
-                gc.freeze()  # a full collection would visit all entries: 0.1 s for 100,000
-            elif change != self.last_change:
-                self.reload = Reload(self, now, change)
+            if self.read_at and self.log_read:
+                self.edits = Edits(self, self.log_read)
             else:
-                self.read_at = now
-        if self.reload:
-            reload, self.reload = self.reload, None  # after an error, the next poll starts anew
-            if not reload.step():
-                self.reload = reload
+                self._load()
+        if self.edits:
+            edits, self.edits = self.edits, None  # after an error, the next poll starts anew
+            if not edits.step():
+                self.edits = edits
+        elif self._must_compare():
+            comparison, self.comparison = self.comparison or Comparison(self), None
+            if not comparison.step():
+                self.comparison = comparison
 
-    def intern_timings(self) -> None:
-        """Intern equal timings, so that rows compare with ``is``."""
-        found = {key: timing for kind in TIMINGS for key, timing in read_timings(kind).items()}
-        self.timings = {
+    def _must_compare(self) -> bool:
+        return bool(self.read_at and timezone.now() - (self.compared_at or EPOCH) > COMPARE_EVERY)
+
+    def _load(self) -> None:
+        now, self.log_read = timezone.now(), Snapshot.taken()
+        first = Comparison(self)
+        gc.disable()  # a full collection visits all entries: 0.1 s for 100,000
+        try:
+            while not first.step():
+                pass
+        finally:
+            gc.enable()
+        gc.freeze()
+        self.read_at = now
+
+    def intern_timings(self, rows: Iterable[Any] | None = None) -> None:
+        """Read the timings of some rows, or all. Intern equal ones, so that they compare with ``is``."""
+        found: dict[tuple[str, int], Timing] = {}
+        if rows is None:
+            for kind in TIMINGS:
+                found |= read_timings(kind)
+        else:
+            for kind, keys in zip(TIMINGS, zip(*map(keys_of, rows), strict=True), strict=False):
+                if wanted := set(keys) - {None}:
+                    found |= read_timings(kind, pk__in=wanted)
+        interned = {
             key: known if (known := self.timings.get(key)) == timing else timing
             for key, timing in found.items()
         }
+        self.timings = interned if rows is None else self.timings | interned
+
+    def queue_changed(self, rows: Iterable[Any]) -> None:
+        """Queue those of some enabled rows, read with WHEN_COLUMNS, that are not known."""
+        changed = {row.pk for row in rows if not self.is_known(row)}
+        for row in whole_rows(changed):
+            self.add(row, since=self.read_at)
 
     def is_known(self, row: Any) -> bool:
         """Whether a row, read with WHEN_COLUMNS, is queued for the time that it says."""
@@ -154,7 +187,6 @@ class DueQueue:
             self.push(
                 DueEntry(
                     pk=row.pk,
-                    name=row.name,
                     timing=timing,
                     start_time=row.start_time,
                     expires=row.expires,
@@ -208,11 +240,11 @@ class DueQueue:
     def discard(self, entry: DueEntry) -> None:
         self.entries.pop(entry.pk, None)
 
-    def keep_only(self, pks: set[int]) -> None:
-        """Discard all other rows: they were paused or deleted."""
-        for pk in self.entries.keys() - pks:
-            del self.entries[pk]
-        self.complaints = {pk: text for pk, text in self.complaints.items() if pk in pks}
+    def forget(self, pks: Iterable[int]) -> None:
+        """Discard rows that were paused or deleted."""
+        for pk in pks:
+            self.entries.pop(pk, None)
+            self.complaints.pop(pk, None)
         if len(self.heap) > 2 * len(self.entries):  # most of the heap has been replaced
             waiting = (entry for entry in self.entries.values() if entry.queued_for)
             self.heap = [(entry.queued_for, entry.pk) for entry in waiting]
@@ -220,7 +252,7 @@ class DueQueue:
 
     def seconds_until_next(self) -> float:
         """Return the number of seconds to wait until there may be something to do."""
-        if self.reload:
+        if self.edits or self._must_compare():
             return 0
         waits = [self.next_poll - time.monotonic()]
         if self.heap:
@@ -235,50 +267,85 @@ class DueQueue:
             logger.error("beat: Skipping %s until it is changed: %s", row.name, text)
 
 
-def last_change() -> datetime | None:
-    """When a row was changed last; None if none ever was."""
-    changes = PeriodicTasks.objects.using(database.alias())
-    moment: datetime | None = changes.values_list("last_update", flat=True).first()
-    return moment
+def enabled_rows() -> QuerySet[PeriodicTask]:
+    rows: QuerySet[PeriodicTask] = PeriodicTask.objects.using(database.alias())
+    return rows.filter(enabled=True).order_by("pk")
 
 
-class Reload:
-    """Reads what has changed, in chunks, so that due runs do not wait for it.
+def whole_rows(pks: set[int]) -> Iterator[Any]:
+    """Some enabled rows, with ENTRY_COLUMNS."""
+    few = len(pks) <= MAX_SINGLE_KEYS
+    where = {"pk__in": pks} if few else {"pk__range": (min(pks), max(pks))}
+    for row in enabled_rows().filter(**where).values_list(*ENTRY_COLUMNS, named=True):
+        if row.pk in pks:
+            yield row
 
-    It reads only the columns that say when of all enabled rows, and compares them: this finds
-    edits that leave no date, by ``update()`` or to a shared crontab.
+
+class Edits:
+    """Reads the rows that the change log names since the queue has read it."""
+
+    def __init__(self, queue: DueQueue, read: Snapshot) -> None:
+        self.queue, self.now, self.snapshot = queue, timezone.now(), Snapshot.taken()
+        self.parts = read.unseen()
+        self.last = 0, 0  # position and id of the change that was read last
+
+    def step(self) -> bool:
+        """Queue what one chunk of the log names. Returns whether that was the last."""
+        while self.parts:
+            position, pk = self.last
+            rest = self.parts[0].filter(position__gte=position)
+            rest = rest.exclude(position=position, pk__lte=pk)
+            chunk = list(rest.values_list("position", "pk", "periodic_task_id")[:LOG_CHUNK_SIZE])
+            self._read_rows({key for _, _, key in chunk})
+            if len(chunk) == LOG_CHUNK_SIZE:
+                self.last = chunk[-1][:2]
+                return False
+            self.parts, self.last = self.parts[1:], (0, 0)
+        self.queue.log_read, self.queue.read_at = self.snapshot, self.now
+        return True
+
+    def _read_rows(self, keys: set[int | None]) -> None:
+        if not keys:
+            return
+        named = {key for key in keys if key is not None}
+        if len(named) < len(keys):
+            self.queue.compared_at = None
+        rows = list(enabled_rows().filter(pk__in=named).values_list(*WHEN_COLUMNS, named=True))
+        self.queue.intern_timings(rows)  # one that rows share may have been edited
+        self.queue.queue_changed(rows)
+        found = {row.pk for row in rows}
+        self.queue.forget(named - found)
+        if self.queue.comparison:
+            self.queue.comparison.unseen -= found
+
+
+class Comparison:
+    """Reads the columns that say when of all enabled rows, and compares them, in chunks.
+
+    So due runs do not wait for it. It finds what the change log does not know: what was changed
+    while there were no triggers.
     """
 
-    def __init__(self, queue: DueQueue, now: datetime, change: datetime | None) -> None:
-        self.queue, self.now, self.change = queue, now, change
-        rows = PeriodicTask.objects.using(database.alias())
-        self.rows = rows.filter(enabled=True).order_by("pk")
-        self.seen: set[int] = set()
-        self.chunks: Iterator[list[Any]] = self._chunks()
+    def __init__(self, queue: DueQueue) -> None:
+        self.queue, self.now = queue, timezone.now()
+        self.unseen = {*queue.entries, *queue.complaints}
+        self.last = 0  # the primary key that was read last
         queue.intern_timings()
 
     def step(self) -> bool:
         """Queue what has changed in one chunk. Returns whether that was the last."""
-        chunk = next(self.chunks, None)
-        if chunk is None:
-            self.queue.keep_only(self.seen)
-            self.queue.read_at, self.queue.last_change = self.now, self.change
-            return True
-        self.seen.update(row.pk for row in chunk)
-        changed = {row.pk for row in chunk if not self.queue.is_known(row)}
-        for row in self._whole_rows(changed):
-            self.queue.add(row, since=self.queue.read_at)
-        return False
-
-    def _chunks(self) -> Iterator[list[Any]]:
-        rows, last = self.rows.values_list(*WHEN_COLUMNS, named=True), 0
-        while chunk := list(rows.filter(pk__gt=last)[:RELOAD_CHUNK_SIZE]):
-            yield chunk
-            last = chunk[-1].pk
-
-    def _whole_rows(self, pks: set[int]) -> Iterator[Any]:
-        few = len(pks) <= MAX_SINGLE_KEYS
-        where = {"pk__in": pks} if few else {"pk__range": (min(pks), max(pks))}
-        for row in self.rows.filter(**where).values_list(*ENTRY_COLUMNS, named=True):
-            if row.pk in pks:
-                yield row
+        columns = WHEN_COLUMNS if self.queue.read_at else ENTRY_COLUMNS
+        rows = enabled_rows().filter(pk__gt=self.last).values_list(*columns, named=True)
+        chunk = list(rows[:COMPARE_CHUNK_SIZE])
+        if self.queue.read_at:
+            self.queue.queue_changed(chunk)
+        else:
+            for row in chunk:
+                self.queue.add(row)
+        self.unseen.difference_update(row.pk for row in chunk)
+        if len(chunk) == COMPARE_CHUNK_SIZE:
+            self.last = chunk[-1].pk
+            return False
+        self.queue.forget(self.unseen)
+        self.queue.compared_at = self.now
+        return True

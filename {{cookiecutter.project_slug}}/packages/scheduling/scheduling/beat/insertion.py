@@ -22,7 +22,9 @@ def insert(rows: Sequence[tuple[Any, ...]]) -> None:
     connection = database.connection()
     adapters: dict[type, Callable[[Any], Any]] = {
         datetime: connection.ops.adapt_datetimefield_value,
-        UUID: (lambda key: key) if connection.features.has_native_uuid_field else UUID.hex.fget,
+        UUID: (lambda key: key)
+        if connection.features.has_native_uuid_field
+        else lambda key: key.hex,
     }
     size = connection.ops.bulk_batch_size(GIVEN, rows)
     with connection.cursor() as cursor:

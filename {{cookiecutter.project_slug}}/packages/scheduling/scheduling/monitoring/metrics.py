@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from django.db.models import Avg, DurationField, F, Max, OuterRef, Q, QuerySet, Subquery, Sum
 from django.http import Http404, HttpRequest, HttpResponse
@@ -54,12 +54,17 @@ class Schedules(Collector):
 
     def collect(self) -> Iterator[Metric]:
         rows, due_since = list(_rows()), overdue(self.now)
-        paused_names = set(paused(self.now).values_list("name", flat=True))
+        all_paused = paused(self.now)
+        is_paused = set(
+            all_paused.filter(pk__in=[row.pk for row in rows]).values_list("pk", flat=True)
+        )
         waits = {row.name: self.now - due_since[row.pk] for row in rows if row.pk in due_since}
-        enabled = sum(row.enabled for row in rows)
+        enabled = PeriodicTask.objects.filter(enabled=True).count()
         yield GaugeMetricFamily("schedules_enabled", "Schedules that are enabled.", enabled)
-        yield GaugeMetricFamily("schedules_paused", "Schedules that are paused.", len(paused_names))
-        yield GaugeMetricFamily("schedules_overdue", "Schedules that are overdue.", len(waits))
+        yield GaugeMetricFamily(
+            "schedules_paused", "Schedules that are paused.", all_paused.count()
+        )
+        yield GaugeMetricFamily("schedules_overdue", "Schedules that are overdue.", len(due_since))
         yield GaugeMetricFamily("schedules_failing", "Schedules that are failing.", len(failing()))
         text = "Runs that wait for a worker for longer than LATE_AFTER."
         yield GaugeMetricFamily("schedules_waiting", text, waiting(self.now).count())
@@ -82,7 +87,7 @@ class Schedules(Collector):
         yield _gauge(
             "schedule_paused",
             "1 if it is paused, else 0.",
-            ((row.name, row.name in paused_names) for row in rows),
+            ((row.name, row.pk in is_paused) for row in rows),
         )
         yield _gauge(
             "schedule_overdue_seconds",
@@ -135,13 +140,17 @@ class Schedules(Collector):
 
 
 def _rows() -> QuerySet[PeriodicTask, Any]:
-    """The schedules, with the start of each last run and the end of each last good run."""
+    """METRICS_MAX_SCHEDULES, with the start of each last run and the end of each last good run."""
     runs = Run.objects.filter(periodic_task=OuterRef("pk")).order_by("-scheduled_for")
     started = runs.filter(started_at__isnull=False).values("started_at")
     succeeded = runs.filter(state=State.SUCCEEDED).values("finished_at")
     last = {"started_at": Subquery(started[:1]), "succeeded_at": Subquery(succeeded[:1])}
-    rows: QuerySet[PeriodicTask, Any] = PeriodicTask.objects.order_by("name").annotate(**last)
-    return rows.values_list("pk", "name", "enabled", "total_run_count", *last, named=True)
+    declared_first = F("declaration").asc(nulls_last=True)
+    rows: QuerySet[PeriodicTask, Any] = PeriodicTask.objects.order_by(declared_first, "name")
+    told: Any = rows.annotate(**last).values_list(
+        "pk", "name", "total_run_count", *last, named=True
+    )
+    return cast("QuerySet[PeriodicTask, Any]", told[: conf.METRICS_MAX_SCHEDULES])
 
 
 def _gauge(

@@ -8,7 +8,7 @@ from functools import reduce
 from operator import or_
 from uuid import UUID
 
-from django.db.models import F, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django_celery_beat.models import PeriodicTask
 
@@ -139,10 +139,21 @@ def failing() -> dict[str, datetime]:
     """
     count = conf.HEALTH_FAILING_AFTER
     good = Q(state=State.SUCCEEDED)
+    has_failed = Run.objects.filter(BAD).values("periodic_task")
+    bad_runs = Run.objects.filter(BAD, periodic_task=OuterRef("pk")).order_by("-scheduled_for")
+    good_since = Run.objects.filter(
+        good, periodic_task=OuterRef("pk"), scheduled_for__gt=OuterRef("last_bad")
+    )
+    # First with one look into the ledger for each: most of them have recovered.
+    suspects = (
+        PeriodicTask.objects.filter(enabled=True, pk__in=has_failed)
+        .annotate(last_bad=Subquery(bad_runs.values("scheduled_for")[:1]))
+        .filter(~Exists(good_since))
+        .values("pk")
+    )
     newest_first = Run.objects.filter(good | BAD, periodic_task=OuterRef("pk"))
     newest_first = newest_first.order_by("-scheduled_for")
-    has_failed = Run.objects.filter(BAD).values("periodic_task")
-    rows = PeriodicTask.objects.filter(enabled=True, pk__in=has_failed).annotate(
+    rows = PeriodicTask.objects.filter(pk__in=suspects).annotate(
         oldest=Subquery(newest_first.values("scheduled_for")[count - 1 : count]),
         good=Coalesce(Subquery(newest_first.filter(good).values("scheduled_for")[:1]), EPOCH),
         state=Subquery(newest_first.values("state")[:1]),

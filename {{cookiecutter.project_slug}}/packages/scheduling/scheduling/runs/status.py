@@ -28,11 +28,14 @@ from scheduling.runs.queries import RunSummary, last_runs, late_after, waiting
 from scheduling.timing import (
     TIMING_COLUMNS,
     TIMING_KEYS,
+    TIMINGS,
     Timing,
     catch_up,
     describe,
     first_due,
     next_due,
+    only_one,
+    read_timings,
 )
 
 DAY_OF_24_HOURS = Options()
@@ -152,7 +155,7 @@ def upcoming(row: PeriodicTask, now: datetime) -> Iterator[datetime]:
 def overdue(now: datetime) -> dict[int, datetime]:
     """The enabled rows whose run beat should have sent by now, and when it was due, by key.
 
-    The longest overdue comes first. One query for the timings, and one for the rows that may be
+    The longest overdue comes first. Five queries for the timings, and one for the rows that may be
     overdue.
     """
     latest = now - late_after()
@@ -179,19 +182,19 @@ def _maybe_overdue(enabled: QuerySet[PeriodicTask], latest: datetime) -> dict[st
     for those that have a start time.
     """
     starts = Q(start_time__lt=latest) & Q(Q(last_run_at=None) | Q(start_time__gt=F("last_run_at")))
-    groups = (
-        enabled.annotate(**TIMING_COLUMNS)
-        .values(*TIMING_KEYS, *TIMING_COLUMNS)
-        .annotate(counts_from=Min(COUNTS_FROM), starting=Count("pk", filter=starts))
+    groups = enabled.values_list(*TIMING_KEYS).annotate(
+        counts_from=Min(COUNTS_FROM), starting=Count("pk", filter=starts)
     )
+    # Not by a join: the database would compare all columns of the timings, row by row.
+    timings = {key: timing for kind in TIMINGS for key, timing in read_timings(kind).items()}
     found: dict[str, set[int]] = defaultdict(set)
-    for group in groups:
+    for *keys, counts_from, starting in groups:
         with suppress(Exception):
-            timing = Timing.from_values(group)
-            due = timing and first_due(timing, None, group["counts_from"], None)
-            if timing and (group["starting"] or (due and due < latest)):
-                key = f"{timing.kind}_id"
-                found[key].add(group[key])
+            if which := only_one(dict(zip(TIMINGS, keys, strict=True))):
+                due = first_due(timings[which], None, counts_from, None)
+                if starting or (due and due < latest):
+                    kind, key = which
+                    found[f"{kind}_id"].add(key)
     return found
 
 

@@ -6,7 +6,13 @@ from threading import current_thread, main_thread
 from typing import Any
 
 from celery import current_app
-from celery.signals import before_task_publish, task_postrun, task_prerun, task_revoked
+from celery.signals import (
+    before_task_publish,
+    task_postrun,
+    task_prerun,
+    task_revoked,
+    worker_init,
+)
 from django.db import close_old_connections, connections
 from django.utils import timezone
 
@@ -17,7 +23,12 @@ from scheduling.worker import ledger
 logger = logging.getLogger(__name__)
 
 
-@before_task_publish.connect
+@worker_init.connect
+def hand_on_runs(**kwargs: Any) -> None:
+    """Only in workers: beat copies messages while nobody else has a say in them."""
+    before_task_publish.connect(hand_on_run)
+
+
 def hand_on_run(headers: dict[str, Any], **kwargs: Any) -> None:
     """Let all that replaces a run's task (``self.replace``) know the run.
 

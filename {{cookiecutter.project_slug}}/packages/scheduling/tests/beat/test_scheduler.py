@@ -27,8 +27,7 @@ from django_celery_beat.models import (
 from kombu.exceptions import OperationalError
 
 from scheduling import operations
-from scheduling.beat import batch
-from scheduling.beat.due_queue import Reload
+from scheduling.beat import batch, due_queue
 from scheduling.beat.scheduler import CLAIM_BATCH_SIZE, DatabaseScheduler
 from scheduling.broker.batches import publish
 from scheduling.messages import run_id
@@ -475,10 +474,17 @@ def test_what_has_expired_is_disabled_by_one_beat_and_not_before(clock: Any) -> 
     assert not any(beat.queue.entries for beat in crowd)
 
 
-@pytest.mark.parametrize("away", [91 * MINUTE, DAY])
+@pytest.mark.parametrize(
+    ("away", "reason"), [(91 * MINUTE, "it expired at"), (DAY, "missed for longer than")]
+)
 @pytest.mark.parametrize("made", [once, lambda moment: every(hours=1)])
 def test_what_could_not_be_sent_before_its_end_is_not_sent_later(
-    beat: Beat, clock: Any, caplog: pytest.LogCaptureFixture, made: Any, away: timedelta
+    beat: Beat,
+    clock: Any,
+    caplog: pytest.LogCaptureFixture,
+    made: Any,
+    away: timedelta,
+    reason: str,
 ) -> None:
     make(**made(START + HOUR), expires=START + 90 * MINUTE)
     beat.run()
@@ -487,7 +493,7 @@ def test_what_could_not_be_sent_before_its_end_is_not_sent_later(
 
     assert beat.sent == []
     assert not row().enabled
-    assert f"beat: Skipped Some, due at {START + HOUR}: it expired at" in caplog.text
+    assert f"beat: Skipped Some, due at {START + HOUR}: {reason}" in caplog.text
 
 
 def test_a_later_end_is_waited_for(beat: Beat, clock: Any) -> None:
@@ -533,20 +539,19 @@ def test_edits_are_seen_at_the_next_look_and_only_they_are_read(beat: Beat, cloc
     assert not dues(beat, "Row 10")
 
 
-@pytest.mark.parametrize("read", ["_chunks", "_whole_rows"])
-def test_an_error_in_a_reload_loses_no_row(
+@pytest.mark.parametrize("read", ["enabled_rows", "whole_rows"])
+def test_an_error_in_reading_changes_loses_no_row(
     beat: Beat, clock: Any, monkeypatch: pytest.MonkeyPatch, read: str
 ) -> None:
-    def fail(*arguments: Any) -> Iterator[Any]:
+    def fail(*arguments: Any) -> Any:
         raise DatabaseError("The database is away.")
-        yield
 
     make("Old", **every(minutes=1))
     beat.run()
     clock.shift(SECOND)
     make("New", **every(minutes=1))
     with monkeypatch.context() as patch:
-        patch.setattr(Reload, read, fail)
+        patch.setattr(due_queue, read, fail)
         beat.queue.next_poll = 0.0
         assert beat.tick() > 0
     beat.run()

@@ -3,6 +3,7 @@
 Celery gives the id of the run to the last task of the replacement, and no header.
 """
 
+from collections.abc import Iterator
 from contextlib import suppress
 from queue import Empty
 from typing import Any
@@ -10,12 +11,22 @@ from typing import Any
 import pytest
 from celery import chain, chord, current_app, group, shared_task
 from celery.app.task import Context
+from celery.signals import before_task_publish
 from kombu.utils.imports import symbol_by_name
 
 from scheduling.beat.recovery import recover
 from scheduling.models import Run
 from scheduling.worker import ledger
+from scheduling.worker.signals import hand_on_run
 from tests.factories import NOON, store
+
+
+@pytest.fixture(autouse=True)
+def in_a_worker() -> Iterator[None]:
+    before_task_publish.connect(hand_on_run)
+    yield
+    before_task_publish.disconnect(hand_on_run)
+
 
 QUEUE = current_app.conf.task_default_queue
 
