@@ -130,6 +130,7 @@ def test_the_engine_imports_nothing_of_the_service(service: Project) -> None:
         ("test_fuzz.py", "sqlite"),
         pytest.param("test_fuzz.py", "postgres", marks=pytest.mark.xdist_group("fuzz")),
         ("test_upstream.py", "sqlite"),
+        ("test_rabbitmq.py", "postgres"),
     ],
 )
 def test_the_engine_stands_what_the_template_does_to_it(
@@ -141,7 +142,8 @@ def test_the_engine_stands_what_the_template_does_to_it(
     service.run(
         *"uv run --quiet --all-packages --all-extras --with hypothesis".split(),
         *f"python -m pytest -q tests/{name}".split(),
-        env=url_of(database, request),
+        env=url_of(database, request)
+        | ({"RABBITMQ_URL": request.getfixturevalue("rabbitmq_url")} if "rabbit" in name else {}),
         cwd=service.engine,
     )
 

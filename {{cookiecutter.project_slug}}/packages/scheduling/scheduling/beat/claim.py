@@ -63,11 +63,12 @@ class Claimed:
             others = count_due(entry.timing, first, until - timedelta(microseconds=1))
             yield self._skipped(first, 1 + others, reason)
 
-    def made_up(self) -> Iterator[Run]:
+    @cached_property
+    def made_up(self) -> list[Run]:
         """A row for the stretch of due times that the run which is sent stands for."""
         timing = self.entry.timing
-        if others := count_due(timing, self.due, self.now):
-            yield self._skipped(next_due(timing, self.due), others, MADE_UP)
+        others = count_due(timing, self.due, self.now)
+        return [self._skipped(next_due(timing, self.due), others, MADE_UP)] if others else []
 
     def _skipped(self, first: datetime, due_times: int, reason: str) -> Run:
         return self._row(

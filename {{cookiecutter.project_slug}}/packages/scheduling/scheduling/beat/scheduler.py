@@ -1,8 +1,8 @@
 """DatabaseScheduler: django-celery-beat's, claiming each due run in the database.
 
 One idea keeps the promises: a due run is claimed in the transaction that publishes it. Beat locks
-the schedules of a batch, inserts a row in the ledger for each run that is still as it read it, hands
-the batch to the broker in one call, marks the schedules, and commits. So with any number of beats
+the schedules of a batch, inserts a row in the ledger for each run that is still as it read it, marks
+the schedules, hands the batch to the broker in one call, and commits. So with any number of beats
 and no leader:
 
 - no run is sent twice, unless a beat dies, or loses the database, between that call and the commit:
@@ -42,7 +42,7 @@ from scheduling.models import Node, Run
 from scheduling.runs.nodes import GONE_AFTER, HEARTBEAT_EVERY
 from scheduling.timing import celery_schedule, next_due
 
-CLAIM_BATCH_SIZE = 100  # runs in one transaction, and in one call of the broker
+CLAIM_BATCH_SIZE = 500  # runs in one transaction, and in one call of the broker
 LOCKED_ROW_RETRY = timedelta(milliseconds=100)
 REFUSED_RUN_RETRY = timedelta(minutes=1)  # Celery refused the run, not the broker
 COLUMNS = [field.attname for field in PeriodicTask._meta.concrete_fields]
@@ -146,12 +146,10 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
             with defer_signals(), database.atomic():
                 claimed = self._lock(due, timezone.now())
                 missed = [run for c in claimed for run in c.missed()]
-                sent = self._send([c for c in claimed if c.is_due], producer)
-                made_up = [run for c in sent for run in c.made_up()]
-                if missed or made_up:
-                    Run.objects.bulk_create([*missed, *made_up], ignore_conflicts=True)
-                self._mark(sent)
+                if missed:
+                    Run.objects.bulk_create(missed, ignore_conflicts=True)
                 self._disable([c for c in claimed if c.entry.has_expired])
+                sent = self._send([c for c in claimed if c.is_due], producer)
             for run in missed:
                 logger.warning("beat: Skipped %s: %s. Times: %s", run, run.reason, run.due_times)
             for c in claimed:
@@ -159,6 +157,7 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
                 if c.entry.due is None or c.entry.has_expired:
                     self.queue.discard(c.entry)
             for c in sent:
+                self.queue.complaints.pop(c.row.pk, None)
                 self._advance(c)
         finally:
             self.queue.requeue(due)
@@ -197,19 +196,27 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         known = self._known(claimed)
         sent = [c for c in claimed if c.run_id in known]
         built = [c for c in claimed if c.run_id not in known and self._build(c, batch)]
-        insert([c.values(batch.queue(c.position)) for c in built])
+        self._record(sent, built, batch)
+        # The last before the commit: a beat that dies in between doubles the batch.
         errors = batch.send()
-        refused = []
-        for c in built:
-            if error := errors[c.position]:
-                refused.append(c.run_id)
-                self._put_off(c, error)
-            else:
-                self.queue.complaints.pop(c.row.pk, None)
-                sent.append(c)
-        if refused:
-            Run.objects.filter(pk__in=refused).delete()
-        return sent
+        refused = [c for c in built if errors[c.position]]
+        for c in refused:
+            self._take_back(c)
+            self._put_off(c, errors[c.position])
+        return sent + [c for c in built if not errors[c.position]]
+
+    def _record(self, sent: list[Claimed], built: list[Claimed], batch: Batch) -> None:
+        """Insert the rows of runs that are about to be sent, and mark the schedules."""
+        insert([c.values(batch.queue(c.position)) for c in built])
+        if made_up := [run for c in sent + built for run in c.made_up]:
+            Run.objects.bulk_create(made_up, ignore_conflicts=True)
+        self._mark(sent + built)
+
+    def _take_back(self, c: Claimed) -> None:
+        """Record that the broker refused a run: it is due as before."""
+        Run.objects.filter(pk__in=[c.run_id, *(run.pk for run in c.made_up)]).delete()
+        before = {name: getattr(c.row, name) for name in ("last_run_at", "total_run_count")}
+        self.Model.objects.filter(pk=c.row.pk).update(enabled=True, **before)
 
     def _known(self, claimed: list[Claimed]) -> set[UUID]:
         """The ids of the runs that the ledger has."""
@@ -233,9 +240,7 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         self.apply_entry(c.message, producer=batch.producer)
         failure = c.message.failure
         if isinstance(failure, OperationalError) and self.last_rejected_pk != c.row.pk:
-            self.last_rejected_pk = (
-                c.row.pk
-            )  # at the second time, it is this row and not the broker
+            self.last_rejected_pk = c.row.pk  # the second time, it is the row, not the broker
             raise failure
         if failure:
             self._put_off(c, failure)

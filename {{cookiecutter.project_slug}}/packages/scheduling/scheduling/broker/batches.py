@@ -1,11 +1,11 @@
 """Publish many messages in one call: one transaction for Redis, one wait for RabbitMQ."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import amqp
-from amqp import spec
 
 Message = tuple[Any, str, str]  # a message of kombu's, its exchange and routing key
 CONFIRMED_WITHIN = 30.0  # seconds
@@ -74,18 +74,20 @@ def _publish_confirmed(channel: Any, messages: Sequence[Message]) -> list[Except
     """Publish all on a channel of their own, then wait until RabbitMQ has them all."""
     answers: dict[int, Exception | None] = {}  # by delivery tag, which counts from 1
 
-    def note(method: Any, tag: int, multiple: bool) -> None:
-        answer = MessageNacked() if method == spec.Basic.Nack else None
-        first = 1 if multiple else tag
-        answers.update((one, answer) for one in range(first, tag + 1) if one not in answers)
+    def note(answer: Exception | None, tag: int, multiple: bool) -> None:
+        for one in range(1 if multiple else tag, tag + 1):
+            answers.setdefault(one, answer)
 
     with channel.connection.channel() as own:
+        # Not own.wait(): publishing reads what has come, too.
+        own.events["basic_ack"].add(partial(note, None))
+        own.events["basic_nack"].add(partial(note, MessageNacked()))
         own.confirm_select()
         for message, exchange, routing_key in messages:
             # Not own.basic_publish(), which waits for each.
             amqp.Channel.basic_publish(own, message, exchange=exchange, routing_key=routing_key)
         while len(answers) < len(messages):
-            own.wait([spec.Basic.Ack, spec.Basic.Nack], note, timeout=CONFIRMED_WITHIN)
+            own.connection.drain_events(timeout=CONFIRMED_WITHIN)
     return [answers[tag] for tag in range(1, len(messages) + 1)]
 
 

@@ -65,6 +65,7 @@ class Beat(DatabaseScheduler):
     def _send(self, claimed: list[Claimed], producer: Any) -> list[Claimed]:
         sent = super()._send(claimed, producer)
         self.sent += [Sent(c.row.name, c.due, c.now, str(c.run_id)) for c in sent]
+        self.before_commit()
         return sent
 
     def _ensure_connected(self) -> Any:
@@ -72,10 +73,6 @@ class Beat(DatabaseScheduler):
             self.refused += 1
             raise OperationalError("The broker is away.")
         return super()._ensure_connected()
-
-    def _mark(self, sent: list[Claimed]) -> None:
-        super()._mark(sent)
-        self.before_commit()
 
     def run(self) -> float:
         """Look for changes and do all that is due; returns the pause that it asks for."""
