@@ -17,7 +17,8 @@ class NewestRuns(Paginator):  # type: ignore[type-arg]  # not generic at run tim
 
     @cached_property
     def count(self) -> int:
-        return len(self.object_list.values_list("pk")[:MAX_LISTED])  # type: ignore[union-attr]
+        runs: Any = self.object_list
+        return len(runs.values_list("pk")[:MAX_LISTED])
 
 
 @admin.register(Run)

@@ -146,8 +146,8 @@ def _rows() -> QuerySet[PeriodicTask, Any]:
     succeeded = runs.filter(state=State.SUCCEEDED).values("finished_at")
     last = {"started_at": Subquery(started[:1]), "succeeded_at": Subquery(succeeded[:1])}
     declared_first = F("declaration").asc(nulls_last=True)
-    rows: QuerySet[PeriodicTask, Any] = PeriodicTask.objects.order_by(declared_first, "name")
-    chosen = rows.annotate(**last)[: conf.METRICS_MAX_SCHEDULES]
+    rows = PeriodicTask.objects.order_by(declared_first, "name").annotate(**last)
+    chosen: QuerySet[PeriodicTask, Any] = rows[: conf.METRICS_MAX_SCHEDULES]
     return chosen.values_list("pk", "name", "total_run_count", *last, named=True)
 
 
