@@ -30,7 +30,7 @@ def inside(made: Arena, *arguments: str) -> str:
     """What benchmarks/inside/million.py prints last in the service."""
     made.env["PYTHONPATH"] = f"{made.project.path}:{made.project.engine}"
     made.env["DJANGO_SETTINGS_MODULE"] = f"{made.project.slug}.settings"
-    return subprocess.run(
+    lines = subprocess.run(
         [made.project.venv / "bin/python", str(INSIDE / "million.py"), *arguments],
         cwd=made.project.path,
         env=made.env,
@@ -39,7 +39,8 @@ def inside(made: Arena, *arguments: str) -> str:
         stderr=made.log,
         text=True,
         timeout=LOADS_WITHIN + 2 * SECONDS if arguments[0] == "measure" else None,
-    ).stdout.splitlines()[-1]
+    ).stdout.splitlines()
+    return lines[-1] if lines else ""
 
 
 def burst(made: Arena) -> Iterator[tuple[str, float]]:
@@ -73,7 +74,7 @@ def figures(made: Arena, scheduler: str) -> Iterator[tuple[str, float]]:
     try:
         edited = ["edits"] if scheduler == OURS else []
         yield from json.loads(inside(made, "measure", scheduler, str(SECONDS), *edited)).items()
-    except (subprocess.SubprocessError, IndexError):
+    except (subprocess.SubprocessError, ValueError):
         yield f"loads within {LOADS_WITHIN} s", 0
         return
     if scheduler == OURS:

@@ -53,6 +53,7 @@ class Trigger(models.TextChoices):
 
 OPEN = (State.SENT, State.STARTED, State.RETRYING, State.LOST)
 ENDED = tuple(state for state in State if state not in OPEN)
+NOT_GOOD = (State.FAILED, State.EXPIRED, State.LOST, State.SKIPPED, State.CANCELLED)
 MISSED = "missed for longer than beat_cron_starting_deadline"  # why a stretch was skipped
 # A run that did not do what it was for.
 BAD = models.Q(state__in=(State.FAILED, State.EXPIRED, State.LOST)) | models.Q(reason=MISSED)
@@ -114,7 +115,9 @@ class Run(models.Model):
                 name="scheduling_run_open",
             ),
             models.Index(
-                fields=["periodic_task", "-scheduled_for"], condition=BAD, name="scheduling_run_bad"
+                fields=["periodic_task", "-scheduled_for"],
+                condition=models.Q(state__in=NOT_GOOD),
+                name="scheduling_run_not_good",
             ),
         ]
 

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 from django.db.models import Avg, DurationField, F, Max, OuterRef, Q, QuerySet, Subquery, Sum
 from django.http import Http404, HttpRequest, HttpResponse
@@ -146,11 +146,9 @@ def _rows() -> QuerySet[PeriodicTask, Any]:
     succeeded = runs.filter(state=State.SUCCEEDED).values("finished_at")
     last = {"started_at": Subquery(started[:1]), "succeeded_at": Subquery(succeeded[:1])}
     declared_first = F("declaration").asc(nulls_last=True)
-    rows: QuerySet[PeriodicTask, Any] = PeriodicTask.objects.order_by(declared_first, "name")
-    told: Any = rows.annotate(**last).values_list(
-        "pk", "name", "total_run_count", *last, named=True
-    )
-    return cast("QuerySet[PeriodicTask, Any]", told[: conf.METRICS_MAX_SCHEDULES])
+    rows = PeriodicTask.objects.order_by(declared_first, "name").annotate(**last)
+    chosen: QuerySet[PeriodicTask, Any] = rows[: conf.METRICS_MAX_SCHEDULES]
+    return chosen.values_list("pk", "name", "total_run_count", *last, named=True)
 
 
 def _gauge(

@@ -13,9 +13,10 @@ from django.db.models.functions import Coalesce
 from django_celery_beat.models import PeriodicTask
 
 from scheduling.conf import conf
-from scheduling.models import BAD, Run, State
+from scheduling.models import BAD, NOT_GOOD, OPEN, Run, State
 from scheduling.timing import EPOCH
 
+MAX_KEYS = 10_000  # in a query; SQLite takes 32,766
 # How a run went, in one word that charts, filters and style sheets share.
 KINDS = {
     "succeeded": "succeeded",
@@ -134,26 +135,29 @@ def waiting(now: datetime) -> QuerySet[Run]:
 def failing() -> dict[str, datetime]:
     """The enabled schedules that are failing, by name, and when their last run failed.
 
-    Their last HEALTH_FAILING_AFTER runs failed, or their last run expired, was lost or missed. One
-    query, which reads only the runs of schedules that have bad runs in the ledger.
+    Their last HEALTH_FAILING_AFTER runs failed, or their last run expired, was lost or missed. Two
+    queries, which read only the runs of schedules that may be failing.
     """
     count = conf.HEALTH_FAILING_AFTER
     good = Q(state=State.SUCCEEDED)
-    has_failed = Run.objects.filter(BAD).values("periodic_task")
-    bad_runs = Run.objects.filter(BAD, periodic_task=OuterRef("pk")).order_by("-scheduled_for")
-    good_since = Run.objects.filter(
-        good, periodic_task=OuterRef("pk"), scheduled_for__gt=OuterRef("last_bad")
-    )
-    # First with one look into the ledger for each: most of them have recovered.
+    # First by looks into two indexes, not at the runs: most of these schedules have recovered. What
+    # comes after the last run that is not good, and is not open, is good.
+    its = Run.objects.filter(periodic_task=OuterRef("pk"))
+    not_good = Run.objects.filter(state__in=NOT_GOOD)
+    last = its.filter(state__in=NOT_GOOD).order_by("-scheduled_for").values("scheduled_for")
+    is_open = Run.objects.filter(state__in=OPEN).values("periodic_task")
     suspects = (
-        PeriodicTask.objects.filter(enabled=True, pk__in=has_failed)
-        .annotate(last_bad=Subquery(bad_runs.values("scheduled_for")[:1]))
-        .filter(~Exists(good_since))
-        .values("pk")
+        PeriodicTask.objects.filter(enabled=True, pk__in=not_good.values("periodic_task"))
+        .annotate(last=Subquery(last[:1]))
+        .filter(~Exists(its.filter(scheduled_for__gt=OuterRef("last"))) | Q(pk__in=is_open))
+        .values_list("pk", flat=True)
     )
     newest_first = Run.objects.filter(good | BAD, periodic_task=OuterRef("pk"))
     newest_first = newest_first.order_by("-scheduled_for")
-    rows = PeriodicTask.objects.filter(pk__in=suspects).annotate(
+    # A query of its own: Postgres takes seconds to compile what it expects to be expensive.
+    keys = list(suspects[: MAX_KEYS + 1])
+    chosen = keys if len(keys) <= MAX_KEYS else suspects
+    rows = PeriodicTask.objects.filter(pk__in=chosen).annotate(
         oldest=Subquery(newest_first.values("scheduled_for")[count - 1 : count]),
         good=Coalesce(Subquery(newest_first.filter(good).values("scheduled_for")[:1]), EPOCH),
         state=Subquery(newest_first.values("state")[:1]),

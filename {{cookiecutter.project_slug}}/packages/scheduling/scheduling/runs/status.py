@@ -155,7 +155,7 @@ def upcoming(row: PeriodicTask, now: datetime) -> Iterator[datetime]:
 def overdue(now: datetime) -> dict[int, datetime]:
     """The enabled rows whose run beat should have sent by now, and when it was due, by key.
 
-    The longest overdue comes first. Five queries for the timings, and one for the rows that may be
+    The longest overdue comes first. Some queries for the timings, and one for the rows that may be
     overdue.
     """
     latest = now - late_after()
@@ -182,11 +182,16 @@ def _maybe_overdue(enabled: QuerySet[PeriodicTask], latest: datetime) -> dict[st
     for those that have a start time.
     """
     starts = Q(start_time__lt=latest) & Q(Q(last_run_at=None) | Q(start_time__gt=F("last_run_at")))
-    groups = enabled.values_list(*TIMING_KEYS).annotate(
-        counts_from=Min(COUNTS_FROM), starting=Count("pk", filter=starts)
+    groups = list(
+        enabled.values_list(*TIMING_KEYS).annotate(
+            counts_from=Min(COUNTS_FROM), starting=Count("pk", filter=starts)
+        )
     )
     # Not by a join: the database would compare all columns of the timings, row by row.
-    timings = {key: timing for kind in TIMINGS for key, timing in read_timings(kind).items()}
+    timings: dict[tuple[str, int], Timing] = {}
+    for kind, keys in zip(TIMINGS, zip(*groups, strict=True), strict=False):
+        if any(keys):
+            timings |= read_timings(kind)
     found: dict[str, set[int]] = defaultdict(set)
     for *keys, counts_from, starting in groups:
         with suppress(Exception):

@@ -210,7 +210,7 @@ def test_of_many_the_first_twenty_are_named_the_longest_overdue_first(
     names = [schedule["name"] for schedule in told["overdue"]["first"]]
     assert names == [f"Number {number}" for number in range(29, 9, -1)]
     assert len(told["failing"]["first"]) == 20
-    assert len(queries) == 16
+    assert len(queries) == 14
 
 
 def test_it_is_read_and_never_kept(client: Client) -> None:

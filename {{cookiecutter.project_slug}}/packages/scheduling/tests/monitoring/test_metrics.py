@@ -14,7 +14,7 @@ from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from pytest_django import Settings
 
-from scheduling.models import Node, Run
+from scheduling.models import Declaration, Node, Run
 from tests.factories import DAY, HOUR, MINUTE, NOON, SECOND, STOCK_SCHEDULER, every, make, store
 
 TOKEN = "a-long-random-and-secret-token"
@@ -168,7 +168,7 @@ def test_openmetrics_is_spoken_with_whoever_asks_for_it(client: Client) -> None:
     assert list(parse(response.content.decode()))
 
 
-def test_a_scrape_makes_ten_queries_however_many_schedules_there_are(client: Client) -> None:
+def test_a_scrape_makes_thirteen_queries_however_many_schedules_there_are(client: Client) -> None:
     shared = every(10)
     for number in range(30):
         make(f"Number {number}", last_run_at=NOON - 15 * MINUTE, **shared)
@@ -177,7 +177,7 @@ def test_a_scrape_makes_ten_queries_however_many_schedules_there_are(client: Cli
     with CaptureQueriesContext(connection) as queries:
         assert read(client)["schedules_overdue",] == 30
 
-    assert len(queries) == 10
+    assert len(queries) == 13
 
 
 # METRICS_TOKEN, METRICS_NETWORKS, what is sent: the header and the address; the answer.
@@ -242,3 +242,18 @@ def test_a_scrape_by_ip_address_and_plain_http_is_answered(
     headers = {"authorization": f"Bearer {TOKEN}"}
 
     assert client.get("/metrics", headers=headers, SERVER_NAME="10.1.2.3").status_code == 200
+
+
+def test_of_many_schedules_the_declared_ones_have_series_and_all_are_counted(
+    client: Client, settings: Settings
+) -> None:
+    for name in ("A", "B", "C"):
+        row = make(name, last_run_at=NOON - 15 * MINUTE, **every(10))
+        if name == "C":
+            Declaration.objects.create(name=name, periodic_task=row, values={})
+    settings.METRICS_MAX_SCHEDULES = 2
+    values = read(client)
+
+    named = {labels[0] for name, *labels, _ in flat(values) if name == "schedule_paused"}
+    assert named == {"A", "C"}
+    assert values["schedules_enabled",] == values["schedules_overdue",] == 3
