@@ -130,9 +130,9 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
             return
         now = timezone.now()
         try:
-            producer = self.producer  # connects, before anything is locked
+            self._ensure_connected()  # before anything is locked
             with defer_signals(), transaction.atomic():
-                batch = self._publish_batch(self._lock(due), producer, now)
+                batch = self._publish_batch(self._lock(due), now)
                 self._mark([entry for entry, _ in batch.published])
             for entry, row in batch.published:
                 self._advance(entry, row, entry.published_at or now)
@@ -164,26 +164,25 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
                 self.queue.add(row, since=None if row.last_run_at else self.queue.read_at)
         return mine
 
-    def _publish_batch(
-        self, claimed: list[tuple[DueEntry, Any]], producer: Any, now: datetime
-    ) -> Batch:
+    def _publish_batch(self, claimed: list[tuple[DueEntry, Any]], now: datetime) -> Batch:
         """Publish until the broker fails. If it fails at one row twice, put off that row and go on."""
         batch = Batch()
         for entry, row in claimed:
             try:
-                if entry.published_at or self._publish(entry, row, producer, now):
+                if entry.published_at or self._publish(entry, row, self.producer, now):
                     batch.published.append((entry, row))
             except OperationalError as error:
                 if self.last_rejected_pk != row.pk:
                     self.last_rejected_pk, batch.broker_error = row.pk, error
                     return batch
                 self._put_off(entry, row, error)
+                self.close()  # it may have hung up on this row: the next one connects anew
         return batch
 
     def _publish(self, entry: DueEntry, row: Any, producer: Any, now: datetime) -> bool:
         """Publish a run in Celery's own way. Returns whether it was published.
 
-        Raises kombu's ``OperationalError`` if the broker did not take it.
+        Raises kombu's ``OperationalError`` if the broker did not take it, or hung up.
         """
         try:
             message = self.Entry(row, app=self.app)
@@ -195,8 +194,8 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         message.say_which_run(entry.due, now)
         message.options["task_id"] = run_id(row, entry.due)
         self.apply_entry(message, producer=producer)
-        if isinstance(message.failure, OperationalError):
-            raise message.failure
+        if isinstance(message.failure, (OperationalError, *self.connection.connection_errors)):
+            raise OperationalError(str(message.failure)) from message.failure
         if message.failure:
             self._put_off(entry, row, message.failure)
             return False
