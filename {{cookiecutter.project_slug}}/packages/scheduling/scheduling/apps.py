@@ -27,6 +27,8 @@ class SchedulingConfig(AppConfig):
         # kombu resolves a URL's scheme when it opens the first connection.
         TRANSPORT_ALIASES.update(
             dict.fromkeys(["redis", "rediss"], "scheduling.broker.waiting:Transport")
+            | dict.fromkeys(["amqp", "pyamqp"], "scheduling.broker.unreadable:Transport")
+            | {"amqps": "scheduling.broker.unreadable:SSLTransport"}
         )
         post_migrate.connect(seed_after_migrate, sender=self)  # after the migrations of all apps
 

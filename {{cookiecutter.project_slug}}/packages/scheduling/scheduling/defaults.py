@@ -9,6 +9,8 @@ CELERY_BEAT_SCHEDULER = "scheduling.beat.scheduler:DatabaseScheduler"
 CELERY_BEAT_CRON_STARTING_DEADLINE = 3600
 CELERY_BEAT_ENABLE_REMOTE_CONTROL = True  # celery inspect ping -d celerybeat@HOST: does it tick?
 
+# A message that cannot be read is put aside. It would end each worker that takes it.
+CELERY_WORKER_CONSUMER = "scheduling.worker.consumer:Consumer"
 CELERY_ACCEPT_CONTENT = ["json"]  # a JSON message cannot run code, a pickle can
 CELERY_TASK_SERIALIZER = "json"
 
@@ -25,7 +27,7 @@ CELERY_RESULT_EXPIRES = None  # clean_up_history deletes in batches, not all at 
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_TASK_RETRY_ON_WORKER_LOST = True
-# A run that has begun does not expire.
+# A run that has begun does not expire, and a worker reads all of a message before it runs.
 CELERY_TASK_ANNOTATIONS = {"*": {"Request": "scheduling.worker.request:Request"}}
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1  # a long task does not hold back the ones behind it
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 30  # seconds for running tasks at a cold shutdown

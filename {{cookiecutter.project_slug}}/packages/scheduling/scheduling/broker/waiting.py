@@ -15,6 +15,8 @@ from celery import current_app
 from django.utils import timezone
 from kombu.transport import redis
 
+from scheduling.broker.unreadable import ReadsAll
+
 
 class LongWait(ValueError):
     """A task was not sent: the broker would deliver it again while it waits or runs."""
@@ -32,8 +34,8 @@ class RefusesLongWaits:
         return super().basic_publish(message, exchange, routing_key, **kwargs)
 
 
-class Channel(RefusesLongWaits, redis.Channel):
-    """kombu's channel to Redis, with the guard."""
+class Channel(ReadsAll, RefusesLongWaits, redis.Channel):
+    """kombu's channel to Redis, with the guards."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.params: dict[bool, dict[str, Any]] = {}
@@ -51,7 +53,7 @@ class Channel(RefusesLongWaits, redis.Channel):
 
 
 class Transport(redis.Transport):
-    """kombu's transport for ``redis://`` and ``rediss://``, with the guard."""
+    """kombu's transport for ``redis://`` and ``rediss://``, with the guards."""
 
     Channel = Channel
 
