@@ -100,7 +100,7 @@ def headers_of(run: Run) -> dict[str, Any]:
         "periodic_task_name": run.schedule,
         "scheduled_for": run.scheduled_for.isoformat(),
         "queued_at": run.scheduled_for.isoformat(),
-        "trigger": run.trigger,
+        "run_trigger": run.trigger,
     }
 
 

@@ -1,5 +1,5 @@
-"""What beat/scheduler.py, broker/waiting.py, worker/request.py and worker/reporting.py override of
-Celery, kombu and django-celery-beat.
+"""What beat/scheduler.py, broker/ and worker/ override of Celery, kombu, py-amqp and
+django-celery-beat.
 
 A release that changes one of these may need a change there: read its new text, and if ours still
 fits it, put the digest that the test names here.
@@ -15,8 +15,11 @@ from typing import Any
 import celery
 import django_celery_beat
 import pytest
+from amqp import method_framing
+from amqp.serialization import GenericContent
 from celery import beat as celery_beat
-from celery.worker import request
+from celery.worker import request, strategy
+from celery.worker.consumer import consumer, gossip
 from django_celery_beat import schedulers
 from django_celery_beat.models import PeriodicTask
 from kombu.transport import redis
@@ -36,6 +39,17 @@ RELIED_ON = {
     schedulers.DatabaseScheduler.update_from_dict: "5f5571eed7f5",
     PeriodicTask.save: "dd6fa4b8ebee",
     redis.Channel._connparams: "517586669aa3",
+    redis.Channel._brpop_read: "61a2bfc9294c",
+    GenericContent.inbound_header: "05c81d726803",
+    method_framing.frame_handler: "f21ad47ba2a5",
+    consumer.Consumer.create_task_handler: "548d78039466",
+    consumer.Consumer.on_decode_error: "5d874ba648ff",
+    consumer.Consumer.on_invalid_task: "e613ca28403c",
+    consumer.Consumer.on_unknown_message: "c2bfe666545d",
+    consumer.Consumer.on_unknown_task: "cf275201441d",
+    gossip.Gossip.on_message: "0b0c01b4231c",
+    strategy.default: "c08e88d7aadd",
+    request.Request.__init__: "bfd21c43be62",
     request.Request.maybe_expire: "f68220e2b2d3",
     reporting.celerys_table: "63183f5c7a42",
 }

@@ -36,6 +36,8 @@ class SchedulingConfig(AppConfig):
         # kombu resolves a URL's scheme when it opens the first connection.
         TRANSPORT_ALIASES.update(
             dict.fromkeys(["redis", "rediss"], "scheduling.broker.waiting:Transport")
+            | dict.fromkeys(["amqp", "pyamqp"], "scheduling.broker.unreadable:Transport")
+            | {"amqps": "scheduling.broker.unreadable:SSLTransport"}
         )
         if settings.DEBUG:
             connection_created.connect(close_file)

@@ -9,6 +9,8 @@ CELERY_BEAT_SCHEDULER = "scheduling.beat.scheduler:DatabaseScheduler"
 CELERY_BEAT_CRON_STARTING_DEADLINE = 3600
 CELERY_BEAT_ENABLE_REMOTE_CONTROL = True  # celery inspect ping -d celerybeat@HOST: does it tick?
 
+# A message that cannot be read is put aside. It would end each worker that takes it.
+CELERY_WORKER_CONSUMER = "scheduling.worker.consumer:Consumer"
 CELERY_ACCEPT_CONTENT = ["json"]  # a JSON message cannot run code, a pickle can
 CELERY_TASK_SERIALIZER = "json"
 
@@ -19,7 +21,8 @@ CELERY_RESULT_EXPIRES = 24 * 3600  # seconds; results are read soon, and runs le
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_TASK_RETRY_ON_WORKER_LOST = True
-# Each run begins once, and one that has begun does not expire.
+# Each run begins once, and one that has begun does not expire. A worker reads all of a message before
+# it runs.
 CELERY_TASK_ANNOTATIONS = ["scheduling.worker.annotations:Annotations"]
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1  # a long task does not hold back the ones behind it
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 30  # seconds for running tasks at a cold shutdown

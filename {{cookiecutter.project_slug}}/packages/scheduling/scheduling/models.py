@@ -175,6 +175,26 @@ class Pause(models.Model):
         return str(self.periodic_task)
 
 
+class Counter(models.Model):
+    """A count over all processes that never falls."""
+
+    UNREADABLE = "unreadable_messages"  # that workers put aside
+
+    name = models.CharField(max_length=50, primary_key=True)
+    value = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.value}"
+
+    @classmethod
+    def add(cls, name: str, number: int) -> None:
+        cls.objects.get_or_create(name=name)
+        cls.objects.filter(name=name).update(value=F("value") + number)
+
+
 @receiver(pre_save, sender=PeriodicTask)
 def keep_run_times(
     instance: PeriodicTask, raw: bool, update_fields: Any = None, **kwargs: Any

@@ -2,12 +2,16 @@
 
 import inspect
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from celery import current_app
 from django import forms
 from django_celery_beat.admin import PeriodicTaskForm as Base
 from django_celery_beat.models import PeriodicTask
+
+from scheduling.messages import check_destination, check_headers, load_json
 
 
 def registered_tasks() -> dict[str, Any]:
@@ -27,6 +31,14 @@ def task_choices() -> list[tuple[str, str]]:
         line = (inspect.getdoc(task.run) or "").partition("\n")[0]
         choices.append((name, f"{name}: {line}" if line else name))
     return choices
+
+
+@contextmanager
+def as_error_of_a_field() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise forms.ValidationError(str(error)) from None
 
 
 class PeriodicTaskForm(Base):  # type: ignore[misc]  # django-celery-beat has no types
@@ -67,7 +79,25 @@ class PeriodicTaskForm(Base):  # type: ignore[misc]  # django-celery-beat has no
         return self._clean_json("kwargs", dict, 'an object, such as {"name": "value"}') or "{}"
 
     def clean_headers(self) -> str:
-        return self._clean_json("headers", dict, 'an object, such as {"name": "value"}') or "{}"
+        text = self._clean_json("headers", dict, 'an object, such as {"name": "value"}')
+        with as_error_of_a_field():
+            check_headers(json.loads(text or "{}"))
+        return text or "{}"
+
+    def clean_queue(self) -> str | None:
+        return self._clean_destination("queue")
+
+    def clean_exchange(self) -> str | None:
+        return self._clean_destination("exchange")
+
+    def clean_routing_key(self) -> str | None:
+        return self._clean_destination("routing_key")
+
+    def _clean_destination(self, field: str) -> str | None:
+        name: str | None = self.cleaned_data[field]
+        with as_error_of_a_field():
+            check_destination(name or "")
+        return name
 
     def _clean_json(self, field: str, kind: type, example: str) -> str:
         """A field's text as given, empty if blank. Raises unless it is JSON of a kind."""
@@ -75,8 +105,8 @@ class PeriodicTaskForm(Base):  # type: ignore[misc]  # django-celery-beat has no
         if not text.strip():
             return ""
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            value = load_json(text)
+        except ValueError as error:
             raise forms.ValidationError(f"This is not JSON: {error}. Write {example}.") from None
         if not isinstance(value, kind):
             raise forms.ValidationError(f"This JSON has the wrong type. Write {example}.")

@@ -3,6 +3,7 @@
 from typing import Any, cast
 
 from celery import Celery
+from kombu.exceptions import OperationalError
 
 from scheduling.broker.batches import Message, publish
 
@@ -37,5 +38,8 @@ class Batch:
         """
         if not self.messages:
             return []
-        with self.channel.connection.client._reraise_as_library_errors():
+        connection = self.channel.connection.client
+        try:
             return publish(self.channel, self.messages)
+        except (*connection.connection_errors, *connection.channel_errors) as error:
+            raise OperationalError(str(error)) from error

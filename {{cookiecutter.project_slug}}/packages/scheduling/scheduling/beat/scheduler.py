@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 from celery.utils.log import get_logger
@@ -62,6 +62,7 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
     schedule: dict[str, Any] = {}  # entries stay in the database; Celery wants a place for its own
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.batch_size = CLAIM_BATCH_SIZE
         self.failures = 0  # of the broker or the database, in a row
         self.is_prepared = False
         self.last_rejected_pk: int | None = None  # the row at which the broker failed last
@@ -88,17 +89,21 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
             if not self.is_prepared:
                 return POLL_EVERY
             self.queue.poll_changes()
-            self._claim(self.queue.pop_due(CLAIM_BATCH_SIZE))
+            self._claim(self.queue.pop_due(self.batch_size))
             self._write_heartbeat()
             self._recover()
         except (DatabaseError, InterfaceError, OperationalError) as error:
             self.failures += 1
+            self.batch_size = max(
+                1, self.batch_size // 2
+            )  # until it finds the run that is to blame
             self._wait_for_workers()
             pause: float = min(0.125 * 2**self.failures, LONGEST_PAUSE)
             logger.error("beat: %s Trying again in %s s.", str(error).strip(), pause)
             self._disconnect()
             return pause
         self.failures = 0
+        self.batch_size = min(2 * self.batch_size, CLAIM_BATCH_SIZE)
         return self.queue.seconds_until_next()
 
     def _prepare(self) -> bool:
@@ -198,11 +203,11 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         built = [c for c in claimed if c.run_id not in known and self._build(c, batch)]
         self._record(sent, built, batch)
         # The last before the commit: a beat that dies in between doubles the batch.
-        errors = batch.send()
-        refused = [c for c in built if errors[c.position]]
-        for c in refused:
-            self._take_back(c)
-            self._put_off(c, errors[c.position])
+        errors = self._publish(batch, built)
+        for c in built:
+            if error := errors[c.position]:
+                self._take_back(c)
+                self._put_off(c, error)
         return sent + [c for c in built if not errors[c.position]]
 
     def _record(self, sent: list[Claimed], built: list[Claimed], batch: Batch) -> None:
@@ -239,12 +244,28 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         c.position = len(batch.messages)
         self.apply_entry(c.message, producer=batch.producer)
         failure = c.message.failure
-        if isinstance(failure, OperationalError) and self.last_rejected_pk != c.row.pk:
-            self.last_rejected_pk = c.row.pk  # the second time, it is the row, not the broker
-            raise failure
+        of_broker = (OperationalError, *self.connection.connection_errors)
+        if failure and isinstance(failure, of_broker):
+            self._reject(c, failure)
         if failure:
             self._put_off(c, failure)
         return failure is None
+
+    def _publish(self, batch: Batch, built: list[Claimed]) -> list[Exception | None]:
+        """Hand a batch to the broker. Returns why it refused each run, or None."""
+        try:
+            return batch.send()
+        except OperationalError as error:
+            if len(built) == 1:
+                self._reject(built[0], error)
+            raise  # the next batch is half as large
+
+    def _reject(self, c: Claimed, error: Exception) -> NoReturn:
+        """Give up the batch. When the broker fails at one run twice, put off that run."""
+        if self.last_rejected_pk == c.row.pk:
+            self._put_off(c, error)
+        self.last_rejected_pk = c.row.pk
+        raise OperationalError(str(error)) from error
 
     def _put_off(self, c: Claimed, error: Exception) -> None:
         """Retry later a run that cannot be sent, so that the others do not wait for it."""

@@ -16,6 +16,7 @@ from django.utils import timezone
 from kombu.transport import redis
 
 from scheduling.broker.batches import Pipelines
+from scheduling.broker.unreadable import ReadsAll
 
 
 class LongWait(ValueError):
@@ -34,8 +35,8 @@ class RefusesLongWaits:
         return super().basic_publish(message, exchange, routing_key, **kwargs)
 
 
-class Channel(RefusesLongWaits, Pipelines, redis.Channel):
-    """kombu's channel to Redis, with the guard, and with many messages in one call."""
+class Channel(ReadsAll, RefusesLongWaits, Pipelines, redis.Channel):
+    """kombu's channel to Redis, with the guards, and with many messages in one call."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.params: dict[bool, dict[str, Any]] = {}
@@ -53,7 +54,7 @@ class Channel(RefusesLongWaits, Pipelines, redis.Channel):
 
 
 class Transport(redis.Transport):
-    """kombu's transport for ``redis://`` and ``rediss://``, with the guard."""
+    """kombu's transport for ``redis://`` and ``rediss://``, with the guards."""
 
     Channel = Channel
 

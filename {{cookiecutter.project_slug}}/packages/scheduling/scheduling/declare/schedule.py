@@ -19,6 +19,7 @@ from django_celery_beat.models import (
     SolarSchedule,
 )
 
+from scheduling.messages import check_destination, load_json
 from scheduling.timing import Timing, describe, next_due, whole_period
 
 LONGEST = 2**31 - 1  # seconds: the largest value of an integer column
@@ -66,6 +67,10 @@ class Schedule:
             self._refuse("write a task name of 1 to 200 characters")
         if self.queue and len(self.queue) > 200:
             self._refuse("write a queue name of at most 200 characters")
+        try:
+            check_destination(self.queue or "")
+        except ValueError as error:
+            self._refuse(f"queue {error}")
         if self.priority is not None and self.priority not in range(256):
             self._refuse(f"priority {self.priority!r} is not a whole number from 0 to 255")
         if isinstance(self.expires, timedelta):
@@ -191,7 +196,7 @@ class Schedule:
             name = json_kind.__name__
             self._refuse(f"{what} {value!r} is not a {name}; use a {name}", TypeError)
         try:
-            is_same = json.loads(canonical(json_kind(value))) == json_kind(value)
+            is_same = load_json(canonical(json_kind(value))) == json_kind(value)
         except (TypeError, ValueError) as error:
             self._refuse(
                 f"{what} {value!r} is not JSON: {error}; use text, numbers, True, False, None, "

@@ -16,7 +16,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from scheduling.conf import conf
-from scheduling.models import Run, State
+from scheduling.models import Counter, Run, State
 from scheduling.monitoring.access import may_read
 from scheduling.runs.nodes import last_heartbeat, living
 from scheduling.runs.queries import failing, waiting
@@ -46,7 +46,8 @@ class Schedules(Collector):
     """The metrics of all schedules at a moment, in a handful of queries.
 
     They are gauges of now and of the last hour: a count of the history would fall when it is
-    cleaned. Only beat's own count of the runs that it has sent is a counter.
+    cleaned. Counters are beat's own count of the runs that it has sent, and the workers' count of
+    the messages that they put aside.
     """
 
     def __init__(self, now: datetime) -> None:
@@ -78,6 +79,10 @@ class Schedules(Collector):
             yield GaugeMetricFamily("beat_last_tick_timestamp_seconds", text, _number(ticked_at))
             text = "Workers that live."
             yield GaugeMetricFamily("workers", text, living(is_worker=True, now=self.now).count())
+        unreadable = Counter.objects.filter(name=Counter.UNREADABLE).first()
+        text = "Messages that workers could not read, and put aside."
+        number = unreadable.value if unreadable else 0
+        yield CounterMetricFamily("unreadable_messages", text, number)
         sent = CounterMetricFamily(
             "schedule_sent_runs", "Runs that beat sent.", labels=["schedule"]
         )

@@ -9,6 +9,7 @@ from django.template.autoreload import reset_loaders
 from django_celery_beat.models import PeriodicTask
 
 from scheduling.declare import queues
+from scheduling.messages import is_reserved
 
 
 @celeryd_init.connect
@@ -35,7 +36,7 @@ def _queues_of_rows() -> set[str]:
     """The queues that rows name; none if the database cannot say."""
     try:
         named = PeriodicTask.objects.exclude(queue=None).values_list("queue", flat=True)
-        return {queue for queue in named.distinct() if queue}
+        return {queue for queue in named.distinct() if queue and not is_reserved(queue)}
     except DatabaseError:  # a worker starts without a database too
         return set()
     finally:

@@ -48,7 +48,7 @@ def run_of(task: str, task_id: str, headers: Mapping[str, Any] | None, queue: st
             task=task,
             scheduled_for=datetime.fromisoformat(headers["scheduled_for"]),
             queued_at=datetime.fromisoformat(headers["queued_at"]),
-            trigger=headers["trigger"],
+            trigger=headers["run_trigger"],
             queue=queue,
         )
     except (AttributeError, KeyError, TypeError, ValueError):  # somebody else's headers

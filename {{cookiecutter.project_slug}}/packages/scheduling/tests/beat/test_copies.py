@@ -158,7 +158,6 @@ OTHERS_HAVE_A_SAY: dict[str, tuple[dict[str, Any], Callable[[pytest.MonkeyPatch]
     "compression": ({"task": "copies.compressed"}, id),
     "the expiry of a task": ({"task": "copies.short_lived"}, id),
     "an exchange": ({"exchange": "news", "routing_key": "a"}, id),
-    "a header of Celery's": ({"headers": '{"lang": "en"}'}, id),
     "a moment that has passed": ({"expires": NOON}, id),
     "a wrapped Task.apply_async": ({}, wrap(Task, "apply_async")),
     "a wrapped send_task": ({}, wrap(Celery, "send_task")),

@@ -75,7 +75,7 @@ def test_what_has_vanished_is_sent_again_under_its_id(broker: Connection) -> Non
     message = taken(broker)
     assert message.headers["id"] == str(run.pk)
     assert message.headers["scheduled_for"] == run.scheduled_for.isoformat()
-    assert (message.headers["trigger"], message.payload[0]) == ("catch-up", ["x"])
+    assert (message.headers["run_trigger"], message.payload[0]) == ("catch-up", ["x"])
     assert state() == ("sent", "", 2)
     assert Run.objects.get().ready_at == NOON
 

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 import time_machine
+from amqp.exceptions import InternalError
 from celery import current_app
 from django.db import DatabaseError, IntegrityError, connection
 from django.test.utils import CaptureQueriesContext
@@ -610,6 +611,9 @@ BAD_ROWS: dict[str, dict[str, Any]] = {
     "args that are no JSON": {"args": "[1"},
     "args that are no list": {"args": "{}"},
     "kwargs that are no object": {"kwargs": "[]"},
+    "headers of Celery's": {"headers": '{"timelimit": "x"}'},
+    "a queue in the place of a key of the broker": {"queue": "unacked", "priority": 0},
+    "args that nest without end": {"args": "[" * 100_000},
     "an impossible crontab": {"interval": None, "crontab_id": "30 February"},
     "a crontab out of range": {"interval": None, "crontab_id": "minute 61"},
     "an unknown zone": {"interval": None, "crontab_id": "Mars"},
@@ -666,7 +670,7 @@ def test_a_bad_row_is_skipped_said_once_and_mended(
     PeriodicTask.objects.filter(name="Bad").update(
         **every(minutes=1),
         **dict.fromkeys(("crontab", "solar", "start_time")),
-        **{"args": "[]", "kwargs": "{}", "headers": "{}"},
+        **{"args": "[]", "kwargs": "{}", "headers": "{}", "queue": None},
     )
     PeriodicTasks.update_changed()
     for _ in range(3):
@@ -700,6 +704,34 @@ def test_a_message_that_the_broker_refuses_does_not_hold_up_the_others(
         return send(*args, **kwargs)
 
     beat.send_task = refuse_one
+    for _ in range(40):
+        beat.run()
+        clock.shift(10 * SECOND)
+
+    assert dues(beat, "Wrong") == []
+    assert len(dues(beat, "Good")) >= 5
+
+
+def test_a_message_at_which_the_broker_hangs_up_does_not_hold_up_the_others(
+    beat: Beat, clock: Any
+) -> None:
+    make("Wrong", **every(minutes=1), queue="wrong")
+    make("Good", **every(minutes=1))
+    send, connected = beat.send_task, [True]
+    close = beat.close
+
+    def hang_up(*args: Any, **kwargs: Any) -> Any:
+        connected[0] &= kwargs.get("queue") != "wrong"
+        if not connected[0]:
+            raise InternalError("INTERNAL_ERROR")
+        return send(*args, **kwargs)
+
+    def connect_anew() -> None:
+        connected[0] = True
+        close()
+
+    beat.send_task = hang_up
+    beat.close = connect_anew
     for _ in range(40):
         beat.run()
         clock.shift(10 * SECOND)

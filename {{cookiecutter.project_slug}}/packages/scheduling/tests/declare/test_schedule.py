@@ -180,6 +180,8 @@ def test_a_run_expires_when_the_next_one_is_due_or_after_an_hour(when: Any, seco
         ({"kwargs": {1: 2}}, "kwargs .* is not JSON; use lists, and text as keys"),
         ({"kwargs": [1]}, r"kwargs \[1\] is not a dict; use a dict"),
         ({"queue": "x" * 201}, "write a queue name of at most 200 characters"),
+        ({"queue": "unacked"}, "queue 'unacked' is a name that Celery or the broker uses itself"),
+        ({"args": [json.loads("[" * 300 + "]" * 300)]}, "it nests deeper than 300 levels"),
         ({"priority": -1}, "priority -1 is not a whole number from 0 to 255"),
         ({"priority": 256}, "priority 256 is not a whole number from 0 to 255"),
         ({"priority": "high"}, "priority 'high' is not a whole number from 0 to 255"),

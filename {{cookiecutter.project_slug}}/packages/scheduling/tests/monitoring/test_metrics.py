@@ -14,7 +14,7 @@ from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from pytest_django import Settings
 
-from scheduling.models import Declaration, Node, Run
+from scheduling.models import Counter, Declaration, Node, Run
 from tests.factories import DAY, HOUR, MINUTE, NOON, SECOND, STOCK_SCHEDULER, every, make, store
 
 TOKEN = "a-long-random-and-secret-token"
@@ -145,7 +145,14 @@ def test_history_that_is_cleaned_up_lets_no_counter_fall(client: Client) -> None
     before = counters()
     Run.objects.all().delete()
 
-    assert counters() == before == {"schedule_sent_runs_total": 2}
+    assert counters() == before == {"schedule_sent_runs_total": 2, "unreadable_messages_total": 0}
+
+
+def test_messages_that_workers_put_aside_are_counted(client: Client) -> None:
+    Counter.add(Counter.UNREADABLE, 2)
+    Counter.add(Counter.UNREADABLE, 3)
+
+    assert read(client)["unreadable_messages_total",] == 5
 
 
 def test_the_names_follow_prometheus_conventions(client: Client) -> None:
@@ -168,7 +175,7 @@ def test_openmetrics_is_spoken_with_whoever_asks_for_it(client: Client) -> None:
     assert list(parse(response.content.decode()))
 
 
-def test_a_scrape_makes_thirteen_queries_however_many_schedules_there_are(client: Client) -> None:
+def test_a_scrape_makes_fourteen_queries_however_many_schedules_there_are(client: Client) -> None:
     shared = every(10)
     for number in range(30):
         make(f"Number {number}", last_run_at=NOON - 15 * MINUTE, **shared)
@@ -177,7 +184,7 @@ def test_a_scrape_makes_thirteen_queries_however_many_schedules_there_are(client
     with CaptureQueriesContext(connection) as queries:
         assert read(client)["schedules_overdue",] == 30
 
-    assert len(queries) == 13
+    assert len(queries) == 14
 
 
 # METRICS_TOKEN, METRICS_NETWORKS, what is sent: the header and the address; the answer.

@@ -39,6 +39,12 @@ def test_a_worker_consumes_what_schedules_tasks_and_rows_name() -> None:
     assert consumed() == {"celery", "declared", "of a row"}
 
 
+def test_a_worker_does_not_consume_a_key_of_the_broker_that_a_row_names() -> None:
+    make("Wrong", queue="unacked", **every(10))
+
+    assert "unacked" not in consumed()
+
+
 @pytest.mark.parametrize("options", [{"queues": ["celery"]}, {"exclude_queues": ["declared"]}])
 def test_what_the_command_line_says_wins(options: dict[str, Any]) -> None:
     assert consumed(**options) == {"celery"}

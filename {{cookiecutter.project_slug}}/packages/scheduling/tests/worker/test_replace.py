@@ -66,7 +66,11 @@ REPLACEMENTS: dict[str, tuple[Any, str]] = {
 def headers_of(name: str) -> dict[str, Any]:
     """Those of beat's message of a run."""
     moments = dict.fromkeys(("scheduled_for", "queued_at"), NOON.isoformat())
-    return moments | {"periodic_task_name": name, "periodic_task_id": None, "trigger": "schedule"}
+    return moments | {
+        "periodic_task_name": name,
+        "periodic_task_id": None,
+        "run_trigger": "schedule",
+    }
 
 
 def work() -> None:
