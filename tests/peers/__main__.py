@@ -23,7 +23,7 @@ TOOLS = (
     *("pytest<9", "pytest-django<5", "pytest-rerunfailures", "pytest-subtests", "pytest-timeout"),
     "pydantic",
 )
-WITHOUT_OURS = ("-p", "no:cacheprovider", "-p", "no:scheduling.testing", "--timeout=120")
+WITHOUT_OURS = ("-p", "no:cacheprovider", "-p", "no:scheduling.testing", "--timeout=300")
 SECONDS = 1800  # for one run of a suite
 
 
