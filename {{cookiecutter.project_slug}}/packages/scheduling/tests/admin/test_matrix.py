@@ -321,7 +321,7 @@ class Markup(HTMLParser):
 def test_markup_stays_text_on_every_page(sent: Callable[..., list[Any]]) -> None:
     world, client = World(), client_of("root")
     world.mark_up(EVIL)
-    shown = set()
+    cookies, shown = client.cookies, set()
 
     def look(answer: Any, page: str) -> None:
         is_html = answer.headers.get("Content-Type", "").startswith("text/html")
@@ -330,16 +330,25 @@ def test_markup_stays_text_on_every_page(sent: Callable[..., list[Any]]) -> None
             shown.add(page)
 
     for page, form, _ in ROWS:
+        client.cookies = copy(cookies)
         with transaction.atomic():
             look(world.ask(client, page, form, "root"), page)
             if form:
                 look(client.get(LIST), page)  # with the message of what was done
             transaction.set_rollback(True)
+    client.cookies = cookies
     query = urlencode(dict.fromkeys(("q", "app", "state", "next", "pk"), EVIL))
-    for page in (LIST, TIMELINE, reverse("admin:scheduling_preview"), reverse("admin:login")):
+    preview = reverse("admin:scheduling_preview")
+    for page in (LIST, TIMELINE, preview, reverse("admin:login")):
         look(client.get(f"{page}?{query}"), page)
+    look(client.get(preview, {"crontab": world.rows["crontabschedule"].pk}), preview)
+    selected = {"_selected_action": [row.pk for row in PeriodicTask.objects.all()], "index": 0}
+    for action in (form for form, data in FORMS.items() if data is CONFIRMED):
+        asked = client.post(LIST, selected | {"action": action})
+        assert asked.status_code == 200
+        look(asked, action)
     change = "/admin/django_celery_beat/periodictask/ROW/change/"
-    assert shown >= {LIST, TIMELINE, change, change.replace("change", "history")}
+    assert shown >= {LIST, TIMELINE, "pause", preview, change, change.replace("change", "history")}
 
 
 # The table is complete
