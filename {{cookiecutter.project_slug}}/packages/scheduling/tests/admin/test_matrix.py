@@ -310,6 +310,24 @@ def test_a_page_shows_the_buttons_and_errors_that_are_for_the_user(
     assert ("Pause all" in text_of(client.get(LIST))) == ("pause" in buttons)
 
 
+@pytest.mark.parametrize(
+    ("names", "status"),
+    [(["delete_intervalschedule"], 403), (["delete_intervalschedule", "delete_periodictask"], 302)],
+)
+def test_a_time_takes_its_schedules_along_only_for_those_who_may_delete_them(
+    client: Client, names: list[str], status: int
+) -> None:
+    row = make("Mine", **every(10))
+    user = User.objects.create_user("cleaner", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=names))
+    client.force_login(user)
+
+    delete = reverse("admin:django_celery_beat_intervalschedule_delete", args=[row.interval_id])
+
+    assert client.post(delete, {"post": "yes"}).status_code == status
+    assert PeriodicTask.objects.filter(pk=row.pk).exists() == (status == 403)
+
+
 EVIL = "\"'><x-evil>&"
 
 
