@@ -299,6 +299,24 @@ def test_a_page_shows_the_buttons_and_errors_that_are_for_the_user(
     assert ("Pause all" in text_of(client.get(LIST))) == ("pause" in buttons)
 
 
+@pytest.mark.parametrize(
+    ("names", "status"),
+    [(["delete_intervalschedule"], 403), (["delete_intervalschedule", "delete_periodictask"], 302)],
+)
+def test_a_time_takes_its_schedules_along_only_for_those_who_may_delete_them(
+    client: Client, names: list[str], status: int
+) -> None:
+    row = make("Mine", **every(10))
+    user = User.objects.create_user("cleaner", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=names))
+    client.force_login(user)
+
+    delete = reverse("admin:django_celery_beat_intervalschedule_delete", args=[row.interval_id])
+
+    assert client.post(delete, {"post": "yes"}).status_code == status
+    assert PeriodicTask.objects.filter(pk=row.pk).exists() == (status == 403)
+
+
 EVIL = "\"'><x-evil>&"
 
 
@@ -310,7 +328,7 @@ class Markup(HTMLParser):
 def test_markup_stays_text_on_every_page(sent: Callable[..., list[Any]]) -> None:
     world, client = World(), client_of("root")
     world.mark_up(EVIL)
-    shown = set()
+    cookies, shown = client.cookies, set()
 
     def look(answer: Any, page: str) -> None:
         is_html = answer.headers.get("Content-Type", "").startswith("text/html")
@@ -319,16 +337,25 @@ def test_markup_stays_text_on_every_page(sent: Callable[..., list[Any]]) -> None
             shown.add(page)
 
     for page, form, _ in ROWS:
+        client.cookies = copy(cookies)
         with transaction.atomic():
             look(world.ask(client, page, form, "root"), page)
             if form:
                 look(client.get(LIST), page)  # with the message of what was done
             transaction.set_rollback(True)
+    client.cookies = cookies
     query = urlencode(dict.fromkeys(("q", "app", "state", "next", "pk"), EVIL))
-    for page in (LIST, TIMELINE, reverse("admin:scheduling_preview"), reverse("admin:login")):
+    preview = reverse("admin:scheduling_preview")
+    for page in (LIST, TIMELINE, preview, reverse("admin:login")):
         look(client.get(f"{page}?{query}"), page)
+    look(client.get(preview, {"crontab": world.rows["crontabschedule"].pk}), preview)
+    selected = {"_selected_action": [row.pk for row in PeriodicTask.objects.all()], "index": 0}
+    for action in (form for form, data in FORMS.items() if data is CONFIRMED):
+        asked = client.post(LIST, selected | {"action": action})
+        assert asked.status_code == 200
+        look(asked, action)
     change = "/admin/django_celery_beat/periodictask/ROW/change/"
-    assert shown >= {LIST, TIMELINE, change, change.replace("change", "history")}
+    assert shown >= {LIST, TIMELINE, "pause", preview, change, change.replace("change", "history")}
 
 
 # The table is complete
