@@ -199,11 +199,13 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
         self._record(sent, built, batch)
         # The last before the commit: a beat that dies in between doubles the batch.
         errors = batch.send()
-        refused = [c for c in built if errors[c.position]]
-        for c in refused:
-            self._take_back(c)
-            self._put_off(c, errors[c.position])
-        return sent + [c for c in built if not errors[c.position]]
+        for c in built:
+            if error := errors[c.position]:
+                self._take_back(c)
+                self._put_off(c, error)
+            else:
+                sent.append(c)
+        return sent
 
     def _record(self, sent: list[Claimed], built: list[Claimed], batch: Batch) -> None:
         """Insert the rows of runs that are about to be sent, and mark the schedules."""

@@ -26,7 +26,9 @@ class Pipelines:
                 commands.firsts.append(len(pipeline))
                 self.basic_publish(message, exchange, routing_key, _publish_batch=commands)  # type: ignore[attr-defined]
             answers = pipeline.execute(raise_on_error=False)
-        return [error_in(answers[first:next_]) for first, next_ in pairwise([*commands.firsts, None])]
+        return [
+            error_in(answers[first:next_]) for first, next_ in pairwise([*commands.firsts, None])
+        ]
 
 
 class Commands:

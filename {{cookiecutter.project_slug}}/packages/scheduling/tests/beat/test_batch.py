@@ -49,7 +49,8 @@ def beat(tmp_path: Path, clock: time_machine.Traveller) -> Iterator[Beat]:
 
 
 def client(beat: Beat) -> Any:
-    return beat.connection.default_channel.client
+    channel: Any = beat.connection.default_channel
+    return channel.client
 
 
 def waiting(beat: Beat) -> list[int]:
@@ -60,7 +61,7 @@ def waiting(beat: Beat) -> list[int]:
 
 def test_a_batch_is_one_call(beat: Beat, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    send = AbstractConnection.send_packed_command
+    send: Any = AbstractConnection.send_packed_command
 
     def note(self: Any, command: Any, *args: Any, **kwargs: Any) -> Any:
         calls.append(b"".join(command))
@@ -99,7 +100,7 @@ def test_a_connection_that_dies_loses_nothing(
     beat: Beat, monkeypatch: pytest.MonkeyPatch, sent: float, doubled: int
 ) -> None:
     """In the middle of the push, nothing is there; before the answer, all is, and comes again."""
-    send = AbstractConnection.send_packed_command
+    send: Any = AbstractConnection.send_packed_command
 
     def die(self: Any, command: Any, *args: Any, **kwargs: Any) -> Any:
         text = b"".join(command)

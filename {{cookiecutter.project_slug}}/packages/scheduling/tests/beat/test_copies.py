@@ -33,7 +33,7 @@ class Overriding(Task):  # type: ignore[type-arg]
 
 
 class Shadowed(Task):  # type: ignore[type-arg]
-    def shadow_name(self, args: Any, kwargs: Any, options: Any) -> str:
+    def shadow_name(self, args: Any, kwargs: Any, options: Any) -> Any:
         return f"for {args}"
 
 
@@ -50,8 +50,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "tests.overriding": {"base": Overriding},
     "tests.shadowed": {"base": Shadowed},
 }
+share: Any = shared_task
 for name, options in OPTIONS.items():
-    shared_task(name=name, **options)(work)
+    share(name=name, **options)(work)
 
 
 def entry(task: str, key: int, **columns: Any) -> RunMessage:
