@@ -3,6 +3,8 @@
 uv run python -m benchmarks.faults [part of a scenario's name ...]
 """
 
+import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -35,6 +37,20 @@ def nightly(service: Project) -> None:
             print(f"| 03:00 missed, beat back after {hours} h | {beat} | sent {sent} |", flush=True)
 
 
+def kills(service: Project, folder: Path) -> None:
+    """A hundred bursts, in each of which beat is killed -9."""
+    with arena(service, folder, OURS) as made:
+        made.end_sink()
+        made.env |= {
+            "PYTHONPATH": f"{service.path}{os.pathsep}{service.engine}",
+            "DJANGO_SETTINGS_MODULE": f"{service.slug}.settings",
+        }
+        for way in ("one-by-one", "together"):
+            found = json.loads(made.python(str(INSIDE / "kills.py"), "100", "2000", way))
+            counted = ", ".join(f"{what}: {n:g}" for what, n in found.items())
+            print(f"| killed -9 in 100 bursts | {way} | {counted} |", flush=True)
+
+
 def main() -> None:
     wanted = sys.argv[1:] or [""]
     with tempfile.TemporaryDirectory() as name:
@@ -43,6 +59,9 @@ def main() -> None:
         print("| Scenario | Beat | Counted |\n|---|---|---|", flush=True)
         if any(part in "nightly" for part in wanted):
             nightly(service)
+        if any(part in "killed -9 in bursts" for part in wanted):
+            (folder / "kills").mkdir()
+            kills(service, folder / "kills")
         for number, (scenario, play) in enumerate(SCENARIOS.items()):
             if not any(part in scenario for part in wanted):
                 continue

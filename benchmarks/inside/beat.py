@@ -3,6 +3,7 @@
 fill COUNT CRONTABS idle|busy: prints, as JSON, when each row is due first.
 crontabs: prints, as JSON, what a reload of the rows costs.
 measure SCHEDULER DISPATCHES: prints, as JSON, figure -> value.
+burst COUNT LEVEL: prints, as JSON, what a run costs of COUNT that are due at once, next to a loop.
 """
 
 import json
@@ -27,7 +28,8 @@ from django_celery_beat.models import (  # noqa: E402
     PeriodicTasks,
 )
 from kombu.utils.imports import symbol_by_name  # noqa: E402
-from scheduling.beat.scheduler import DatabaseScheduler  # noqa: E402
+from scheduling.beat.scheduler import CLAIM_BATCH_SIZE, DatabaseScheduler  # noqa: E402
+from scheduling.models import Run  # noqa: E402
 
 TASK, ARGUMENT = "application.tasks.send_email_task", "user@example.com"
 
@@ -80,7 +82,7 @@ def seconds(work) -> float:
 
 def plain(producer, count: int) -> None:
     for _ in range(count):
-        current_app.send_task(TASK, [ARGUMENT], {}, producer=producer)
+        current_app.send_task(TASK, [ARGUMENT], {}, producer=producer, ignore_result=True)
 
 
 def memory() -> float:
@@ -151,6 +153,66 @@ def measure(scheduler: type, count: int) -> None:
     print(json.dumps(figures))
 
 
+def spent(work) -> tuple[float, float]:
+    """Seconds of this process' CPU and of the clock that work takes."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    work()
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def burst(count: int, level: str) -> None:
+    """All that beat does for a run: lock, row, message, mark, push, commit. The loop sends only."""
+    current_app.loader.import_default_modules()
+    current_app.finalize()
+    logging.basicConfig(filename="/dev/null", level=level, force=True)  # written, as in use
+    for name in ("celery", "scheduling"):
+        logging.getLogger(name).setLevel(level)
+    all_due(count)
+    beat = DatabaseScheduler(app=current_app, lazy=True)
+    beat.queue.poll_changes()
+    loop_length = min(count, 3_000)
+
+    def claim_all() -> None:
+        while beat.queue.heap and beat.queue.heap[0][0] <= time.time():
+            beat._claim(beat.queue.pop_due(CLAIM_BATCH_SIZE))
+
+    with current_app.connection_for_write() as broker:
+        producer = current_app.amqp.Producer(broker, auto_declare=False)
+        plain(producer, 100)
+        loops = [spent(lambda: plain(producer, loop_length))]
+        claims = spent(claim_all)
+        loops.append(spent(lambda: plain(producer, loop_length)))
+        current_app.amqp.default_queue(broker.default_channel).purge()
+    assert Run.objects.count() == count  # noqa: S101
+    figures = {}
+    for number, kind in enumerate(("CPU", "wall")):
+        loop = sum(each[number] for each in loops) / 2 / loop_length
+        run = claims[number] / count
+        figures[f"{kind}, a send_task loop, µs a message"] = loop * 1e6
+        figures[f"{kind}, the claim, µs a run"] = run * 1e6
+        figures[f"{kind}, times the loop"] = loop / run
+    print(json.dumps(figures))
+
+
+def all_due(count: int) -> None:
+    """That many hourly rows, and no run."""
+    PeriodicTask.objects.all()._raw_delete(using="default")
+    Run.objects.all()._raw_delete(using="default")
+    hourly = IntervalSchedule.objects.create(every=1, period="hours")
+    last = timezone.now() - timedelta(hours=1)
+    args = json.dumps([ARGUMENT])
+    PeriodicTask.objects.bulk_create(
+        (
+            PeriodicTask(name=f"Row {n}", task=TASK, args=args, interval=hourly, last_run_at=last)
+            for n in range(count)
+        ),
+        batch_size=2000,
+    )
+    PeriodicTasks.update_changed()
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+
+
 def counting(name: str) -> type:
     """The scheduler, which counts what it sends."""
 
@@ -168,5 +230,7 @@ if sys.argv[1] == "fill":
     fill(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
 elif sys.argv[1] == "crontabs":
     crontabs()
+elif sys.argv[1] == "burst":
+    burst(int(sys.argv[2]), sys.argv[3])
 else:
     measure(counting(sys.argv[2]), int(sys.argv[3]))

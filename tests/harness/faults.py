@@ -76,11 +76,15 @@ class Arena:
             beat.kill()
             beat.wait()
 
-    def end(self) -> None:
+    def end_sink(self) -> None:
+        """Leave the messages in the broker from now on."""
         self.is_over.set()
-        self.end_beats()
         if self.sink.is_alive():
             self.sink.join()
+
+    def end(self) -> None:
+        self.end_beats()
+        self.end_sink()
         for server in (self.redis, self.postgres):
             with suppress(Exception):  # a scenario may have stopped it
                 server.stop()

@@ -13,7 +13,6 @@ from celery import current_app
 from django_celery_beat.models import PeriodicTask
 from kombu import Connection, Queue
 from kombu.utils.objects import cached_property
-
 from scheduling.broker import batches
 from scheduling.models import Run
 from tests.beat.in_process import Beat
@@ -26,7 +25,9 @@ class OnRabbitMQ(Beat):
     @cached_property
     def connection(self) -> Connection:
         return Connection(
-            os.environ["RABBITMQ_URL"], transport_options={"confirm_publish": True}, connect_timeout=30
+            os.environ["RABBITMQ_URL"],
+            transport_options={"confirm_publish": True},
+            connect_timeout=30,
         )
 
 

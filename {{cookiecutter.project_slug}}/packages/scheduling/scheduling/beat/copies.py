@@ -16,8 +16,7 @@ from celery.app.routes import MapRoute
 from celery.beat import Scheduler
 from celery.utils.saferepr import saferepr
 from django.utils import timezone
-from kombu import Producer
-from kombu.serialization import dumps, registry  # type: ignore[attr-defined]  # stubs lack it
+from kombu import Producer, serialization
 
 from scheduling.beat.batch import Batch
 from scheduling.messages import RunMessage
@@ -28,6 +27,7 @@ OPTIONS = {*OF_A_KIND, "task_id", "headers", "expires"}
 OF_A_MESSAGE = {"correlation_id", "expiration", "delivery_info"}  # of its properties
 NO_CALLBACKS = dict.fromkeys(("callbacks", "errbacks", "chain", "chord"))
 REPR_MAX = AMQP.argsrepr_maxsize
+SERIALIZERS = serialization.registry.type_to_name  # type: ignore[attr-defined]  # its stub lacks it
 SIGNALS = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
 
 
@@ -63,7 +63,7 @@ class Original:
         if expires:
             left = (expires - timezone.now()).total_seconds()
             properties["expiration"] = str(int(max(left, 0) * 1000))
-        _, _, body = dumps((args, kwargs, NO_CALLBACKS), serializer=self.serializer)
+        body = encode(entry, self.serializer)
         return channel.prepare_message(body, self.priority, *self.content, headers, properties)
 
 
@@ -89,18 +89,23 @@ class Copies:
     def learn(self, entry: RunMessage, batch: Batch) -> None:
         """Keep what Celery has published for an entry, if all of its kind would be like it."""
         _, exchange, routing_key = batch.messages[-1]
-        _, priority, content_type, encoding, headers, properties = batch.parts
-        has_own_expiry = "expires" in entry.options or not headers.get("expires")
-        is_like_others = not exchange and "compression" not in headers and has_own_expiry
-        if not (is_like_others and self._is_usual(entry) and self._is_left_to_celery(entry.task)):
+        body, priority, content_type, encoding, headers, properties = batch.parts
+        is_like_others = (
+            not exchange
+            and ("expires" in entry.options or not headers.get("expires"))
+            and self._is_usual(entry)
+            and self._is_left_to_celery(entry.task)
+            and encode(entry, SERIALIZERS[content_type]) == body  # it may be compressed
+        )
+        if not is_like_others:
             return
         task: Any = self.scheduler.app.tasks.get(entry.task)
         if len(self.originals) >= MAX_KINDS:
             self.originals.clear()
         self.originals[kind(entry)] = Original(
-            check_arguments=task.__header__ if task and task.typing else None,
+            check_arguments=getattr(task, "__header__", None) if task and task.typing else None,
             routing_key=routing_key,
-            serializer=registry.type_to_name[content_type],
+            serializer=SERIALIZERS[content_type],
             max_levels=self.scheduler.app.conf.task_repr_maxlevels,
             priority=priority,
             content=(content_type, encoding),
@@ -133,6 +138,12 @@ class Copies:
             and not (app.conf.task_always_eager or app.conf.task_send_sent_event)
             and getattr(task, "_dump_pydantic_arguments", None) is None
         )
+
+
+def encode(entry: RunMessage, serializer: str) -> Any:
+    """The body of an entry's message."""
+    body = (entry.args or (), entry.kwargs, NO_CALLBACKS)
+    return serialization.dumps(body, serializer=serializer)[2]
 
 
 def kind(entry: RunMessage) -> Hashable:

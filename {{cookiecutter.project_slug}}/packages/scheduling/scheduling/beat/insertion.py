@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cache
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -22,9 +23,7 @@ def insert(rows: Sequence[tuple[Any, ...]]) -> None:
     connection = database.connection()
     adapters: dict[type, Callable[[Any], Any]] = {
         datetime: connection.ops.adapt_datetimefield_value,
-        UUID: (lambda key: key)
-        if connection.features.has_native_uuid_field
-        else lambda key: key.hex,
+        UUID: (lambda key: key) if connection.features.has_native_uuid_field else attrgetter("hex"),
     }
     size = connection.ops.bulk_batch_size(GIVEN, rows)
     with connection.cursor() as cursor:

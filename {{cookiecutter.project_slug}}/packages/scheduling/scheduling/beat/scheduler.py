@@ -208,7 +208,9 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc]  # 
             if error := errors[c.position]:
                 self._take_back(c)
                 self._put_off(c, error)
-        return sent + [c for c in built if not errors[c.position]]
+            else:
+                sent.append(c)
+        return sent
 
     def _record(self, sent: list[Claimed], built: list[Claimed], batch: Batch) -> None:
         """Insert the rows of runs that are about to be sent, and mark the schedules."""

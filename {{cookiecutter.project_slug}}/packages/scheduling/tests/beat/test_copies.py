@@ -50,9 +50,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "copies.overriding": {"base": Overriding},
     "copies.shadowed": {"base": Shadowed},
 }
+share: Any = shared_task
 for name, options in OPTIONS.items():
-    make_task: Any = shared_task(name=name, **options)
-    make_task(work)
+    share(name=name, **options)(work)
 
 
 def entry(task: str, key: int, **columns: Any) -> RunMessage:
