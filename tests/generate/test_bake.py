@@ -35,10 +35,11 @@ scheduling/admin/charts.py scheduling/admin/forms.py scheduling/admin/preview.py
 scheduling/admin/requests.py scheduling/admin/runs.py scheduling/admin/schedules.py
 scheduling/admin/timeline.py scheduling/admin/timings.py scheduling/apps.py
 scheduling/beat/__init__.py scheduling/beat/batch.py scheduling/beat/claim.py
-scheduling/beat/due_queue.py scheduling/beat/recovery.py scheduling/beat/scheduler.py
-scheduling/broker/__init__.py scheduling/broker/__main__.py scheduling/broker/batches.py
-scheduling/broker/embedded.py scheduling/broker/results.py scheduling/broker/server.py
-scheduling/broker/waiting.py scheduling/conf.py scheduling/database.py
+scheduling/beat/copies.py scheduling/beat/due_queue.py scheduling/beat/insertion.py
+scheduling/beat/recovery.py scheduling/beat/scheduler.py scheduling/broker/__init__.py
+scheduling/broker/__main__.py scheduling/broker/batches.py scheduling/broker/embedded.py
+scheduling/broker/results.py scheduling/broker/server.py scheduling/broker/unreadable.py
+scheduling/broker/waiting.py scheduling/change_log.py scheduling/conf.py scheduling/database.py
 scheduling/declare/__init__.py scheduling/declare/checks.py scheduling/declare/discovery.py
 scheduling/declare/queues.py scheduling/declare/schedule.py scheduling/defaults.py
 scheduling/formatting.py scheduling/logs.py scheduling/management/__init__.py
@@ -58,15 +59,17 @@ scheduling/templates/scheduling/base.html scheduling/templates/scheduling/change
 scheduling/templates/scheduling/change_list.html scheduling/templates/scheduling/confirmation.html
 scheduling/templates/scheduling/preview.html scheduling/templates/scheduling/timeline.html
 scheduling/testing.py scheduling/timing.py scheduling/worker/__init__.py
-scheduling/worker/annotations.py scheduling/worker/development.py scheduling/worker/heartbeat.py
-scheduling/worker/ledger.py scheduling/worker/recorder.py scheduling/worker/reporting.py
-scheduling/worker/request.py scheduling/worker/signals.py tests/__init__.py tests/admin/__init__.py
-tests/admin/conftest.py tests/admin/pages.py tests/admin/test_actions.py tests/admin/test_forms.py
-tests/admin/test_matrix.py tests/admin/test_policy.py tests/admin/test_preview.py
-tests/admin/test_requests.py tests/admin/test_schedules.py tests/admin/test_timeline.py
-tests/admin/test_timings.py tests/beat/__init__.py tests/beat/in_process.py
-tests/beat/test_recovery.py tests/beat/test_scheduler.py tests/beat/test_stock.py
-tests/broker/__init__.py tests/broker/test_server.py tests/broker/test_waiting.py tests/conftest.py
+scheduling/worker/annotations.py scheduling/worker/consumer.py scheduling/worker/development.py
+scheduling/worker/heartbeat.py scheduling/worker/ledger.py scheduling/worker/recorder.py
+scheduling/worker/reporting.py scheduling/worker/request.py scheduling/worker/signals.py
+tests/__init__.py tests/admin/__init__.py tests/admin/conftest.py tests/admin/pages.py
+tests/admin/test_actions.py tests/admin/test_forms.py tests/admin/test_matrix.py
+tests/admin/test_policy.py tests/admin/test_preview.py tests/admin/test_requests.py
+tests/admin/test_schedules.py tests/admin/test_timeline.py tests/admin/test_timings.py
+tests/beat/__init__.py tests/beat/in_process.py tests/beat/test_batch.py tests/beat/test_changes.py
+tests/beat/test_copies.py tests/beat/test_recovery.py tests/beat/test_scheduler.py
+tests/beat/test_stock.py tests/broker/__init__.py tests/broker/test_server.py
+tests/broker/test_unreadable.py tests/broker/test_waiting.py tests/conftest.py
 tests/declare/__init__.py tests/declare/test_checks.py tests/declare/test_discovery.py
 tests/declare/test_queues.py tests/declare/test_schedule.py tests/factories.py
 tests/management/__init__.py tests/management/test_dev.py tests/management/test_run_schedule.py
@@ -77,9 +80,9 @@ tests/project/settings.py tests/project/tasks.py tests/project/urls.py tests/run
 tests/runs/test_queries.py tests/runs/test_status.py tests/sync/__init__.py tests/sync/test_sync.py
 tests/test_database.py tests/test_defaults.py tests/test_formatting.py tests/test_logs.py
 tests/test_messages.py tests/test_one_off.py tests/test_tasks.py tests/test_testing.py
-tests/test_timing.py tests/worker/__init__.py tests/worker/test_development.py
-tests/worker/test_ledger.py tests/worker/test_replace.py tests/worker/test_reporting.py
-tests/worker/test_signals.py
+tests/test_timing.py tests/worker/__init__.py tests/worker/test_consumer.py
+tests/worker/test_development.py tests/worker/test_ledger.py tests/worker/test_replace.py
+tests/worker/test_reporting.py tests/worker/test_request.py tests/worker/test_signals.py
 """.split()
 
 SECRET = re.compile(
