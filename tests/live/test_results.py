@@ -4,7 +4,7 @@ import pytest
 
 from tests.harness.processes import Live
 
-TASKS = '''
+TASKS = """
 
 @shared_task
 def add(one: int, other: int) -> int:
@@ -14,7 +14,7 @@ def add(one: int, other: int) -> int:
 @shared_task
 def total(numbers: list[int]) -> int:
     return sum(numbers)
-'''
+"""
 CANVAS = """
 from celery import chain, chord, group
 from application.tasks import add, total
