@@ -17,17 +17,15 @@ def note(name: str) -> None:
     with open("notes", "a") as file:
         file.write(name + "\\n")
 '''
-LEFT = """
+STATE = """
 from {slug}.celery import app
+from scheduling.models import Counter
 with app.connection_for_read() as connection:
     channel, queue = connection.default_channel, app.conf.task_default_queue
     if connection.transport.driver_type == "redis":
         print("left:", channel.client.llen(queue) + channel.client.hlen("unacked"))
     else:
         print("left:", channel.queue_delete(queue))
-"""
-COUNTED = """
-from scheduling.models import Counter
 print("counted:", Counter.objects.get(name=Counter.UNREADABLE).value)
 """
 
@@ -39,11 +37,12 @@ def test_thousands_of_broken_messages_stop_no_worker_and_no_good_one(
     live.env["CELERY_BROKER_URL"] = request.getfixturevalue(f"{broker}_url")
     tasks = live.project.path / "application/tasks.py"
     tasks.write_text(tasks.read_text() + TASK)
-    notes = live.project.path / "notes"
-    notes.touch()
+    notes, log = live.project.path / "notes", live.project.path / "log"
+    for file in (notes, log):
+        file.touch()
     live.migrate()
-    worker = live.celery("worker", "--loglevel=info", "--concurrency=2")
-    worker.wait_for("ready.")
+    worker = live.celery("worker", "--loglevel=info", "--concurrency=2", f"--logfile={log}")
+    wait_for(lambda: "ready." in log.read_text(), "the worker")
 
     shutil.copy(SCRIPT, live.project.path)
     sent = live.project.run("python", SCRIPT.name, SEED, COUNT, env=live.env).stdout.split()
@@ -52,9 +51,10 @@ def test_thousands_of_broken_messages_stop_no_worker_and_no_good_one(
     assert len(sent) == int(COUNT) // 50 + 1
     worker.process.terminate()  # what is not acknowledged returns to the queue
     assert worker.exit_code() == 0
-    assert worker.output.count("ready.") == 1
-    assert "Unrecoverable error" not in worker.output
-    assert "left: 0" in live.python(LEFT.format(slug=live.project.slug))
-    put_aside = worker.output.count("Put aside a message that cannot be read")
+    said, state = log.read_text(), live.python(STATE.format(slug=live.project.slug))
+    assert said.count("ready.") == 1
+    assert "Unrecoverable error" not in said
+    assert "left: 0" in state
+    put_aside = said.count("Put aside a message that cannot be read")
     assert put_aside > int(COUNT) // 2
-    assert f"counted: {put_aside}" in live.python(COUNTED)
+    assert f"counted: {put_aside}" in state
