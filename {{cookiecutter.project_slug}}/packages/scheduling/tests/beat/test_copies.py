@@ -42,13 +42,13 @@ def work(*args: Any, **kwargs: Any) -> None:
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "tests.plain": {},
-    "tests.limited": {"time_limit": 60, "soft_time_limit": 50},
-    "tests.pickled": {"serializer": "pickle"},
-    "tests.compressed": {"compression": "zlib"},
-    "tests.short_lived": {"expires": 30},
-    "tests.overriding": {"base": Overriding},
-    "tests.shadowed": {"base": Shadowed},
+    "copies.plain": {},
+    "copies.limited": {"time_limit": 60, "soft_time_limit": 50},
+    "copies.pickled": {"serializer": "pickle"},
+    "copies.compressed": {"compression": "zlib"},
+    "copies.short_lived": {"expires": 30},
+    "copies.overriding": {"base": Overriding},
+    "copies.shadowed": {"base": Shadowed},
 }
 share: Any = shared_task
 for name, options in OPTIONS.items():
@@ -108,11 +108,11 @@ ROWS: dict[str, dict[str, Any]] = {
     "seconds until it expires": {"expire_seconds": 90},
     "a moment when it expires": {"expires": NOON + HOUR},
 }
-TASKS = ("tests.plain", "tests.limited", "tests.pickled", "a task of another service")
+TASKS = ("copies.plain", "copies.limited", "copies.pickled", "a task of another service")
 
 
 @pytest.mark.parametrize("wrap", [None, AmqpMessages])
-@pytest.mark.parametrize("routes", [None, {"tests.*": {"queue": "routed", "priority": 7}}])
+@pytest.mark.parametrize("routes", [None, {"copies.*": {"queue": "routed", "priority": 7}}])
 @pytest.mark.parametrize("task", TASKS)
 def test_a_copy_is_equal_to_what_celery_builds(
     task: str, routes: Any, wrap: Any, built: list[str], monkeypatch: pytest.MonkeyPatch
@@ -153,10 +153,10 @@ def hear(signal: Any) -> Callable[[pytest.MonkeyPatch], None]:
 
 
 OTHERS_HAVE_A_SAY: dict[str, tuple[dict[str, Any], Callable[[pytest.MonkeyPatch], Any]]] = {
-    "a task's own apply_async": ({"task": "tests.overriding"}, id),
-    "a name that depends on the arguments": ({"task": "tests.shadowed"}, id),
-    "compression": ({"task": "tests.compressed"}, id),
-    "the expiry of a task": ({"task": "tests.short_lived"}, id),
+    "a task's own apply_async": ({"task": "copies.overriding"}, id),
+    "a name that depends on the arguments": ({"task": "copies.shadowed"}, id),
+    "compression": ({"task": "copies.compressed"}, id),
+    "the expiry of a task": ({"task": "copies.short_lived"}, id),
     "an exchange": ({"exchange": "news", "routing_key": "a"}, id),
     "a header of Celery's": ({"headers": '{"lang": "en"}'}, id),
     "a moment that has passed": ({"expires": NOON}, id),
@@ -177,7 +177,7 @@ def test_celery_builds_each_message_in_which_others_have_a_say(
 ) -> None:
     columns, change = OTHERS_HAVE_A_SAY[who]
     change(monkeypatch)
-    columns = {"task": "tests.plain"} | columns
+    columns = {"task": "copies.plain"} | columns
     beat = Beat()
     for key in (1, 2):
         published(beat, entry(key=key, **columns))
@@ -188,7 +188,7 @@ def test_a_receiver_that_connects_later_hears_of_each_message(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     beat, heard = Beat(), []
-    published(beat, entry("tests.plain", 1))
+    published(beat, entry("copies.plain", 1))
 
     def hear(headers: Any, **kwargs: Any) -> None:
         heard.append(headers["id"])
@@ -196,7 +196,7 @@ def test_a_receiver_that_connects_later_hears_of_each_message(
 
     signals.before_task_publish.connect(hear)
     try:
-        message, _, _ = published(beat, entry("tests.plain", 2))
+        message, _, _ = published(beat, entry("copies.plain", 2))
     finally:
         signals.before_task_publish.disconnect(hear)
     assert heard == [message["headers"]["id"]] == [str(run_id(2, NOON))]
@@ -213,8 +213,8 @@ def test_arguments_that_a_task_does_not_take_are_refused_in_a_copy_too() -> None
 def test_a_header_that_is_added_as_a_run_is_sent_is_in_the_copy() -> None:
     """As Sentry's beat monitoring adds its own, in a wrapper of ``apply_entry``."""
     beat = Beat()
-    published(beat, entry("tests.plain", 1))
-    monitored = entry("tests.plain", 2)
+    published(beat, entry("copies.plain", 1))
+    monitored = entry("copies.plain", 2)
     monitored.options["headers"] = monitored.options.pop("headers") | {"monitor": "x"}
     message, _, _ = published(beat, monitored)
     assert message["headers"]["monitor"] == "x"
@@ -224,6 +224,6 @@ def test_a_header_that_is_added_as_a_run_is_sent_is_in_the_copy() -> None:
 def test_a_new_connection_starts_with_celerys_messages() -> None:
     """Celery declares the queue with them, which the broker may have lost."""
     beat = Beat()
-    published(beat, entry("tests.plain", 1))
+    published(beat, entry("copies.plain", 1))
     beat._disconnect()
     assert not beat.copies.originals
