@@ -112,7 +112,7 @@ TASKS = ("copies.plain", "copies.limited", "copies.pickled", "a task of another 
 
 
 @pytest.mark.parametrize("wrap", [None, AmqpMessages])
-@pytest.mark.parametrize("routes", [None, {"tests.*": {"queue": "routed", "priority": 7}}])
+@pytest.mark.parametrize("routes", [None, {"copies.*": {"queue": "routed", "priority": 7}}])
 @pytest.mark.parametrize("task", TASKS)
 def test_a_copy_is_equal_to_what_celery_builds(
     task: str, routes: Any, wrap: Any, built: list[str], monkeypatch: pytest.MonkeyPatch
