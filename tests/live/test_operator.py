@@ -165,7 +165,7 @@ def test_a_schedule_is_made_in_the_admin_and_steered_there(live: Live, browser: 
     assert page.locator("svg.chart rect.run").count() > 3
     changes = page.inner_text(".schedule")
     assert re.search(r"admin: Paused\.", changes) and re.search(r"admin: Sent a run\.", changes)
-    page.get_by_role("link", name="Result and traceback").first.click()
+    page.get_by_role("link", name="Error and traceback").first.click()
     assert "application.tasks.send_email_task" in page.inner_text("#content")
 
     operator.open("Send reminder emails")

@@ -259,7 +259,7 @@ def test_composes_own_commands_are_killed_in_turn_and_lose_nothing(
 
         def done() -> list[tuple[str, datetime]]:
             return database.execute(
-                "SELECT id, scheduled_for FROM scheduling_run"
+                "SELECT id::text, scheduled_for FROM scheduling_run"
                 " WHERE task = 'application.tasks.send_email_task' AND state = 'succeeded'"
             ).fetchall()
 

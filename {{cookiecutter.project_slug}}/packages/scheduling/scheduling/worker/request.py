@@ -5,10 +5,13 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from celery.exceptions import InvalidTaskError
+from celery.utils.log import get_logger
 from celery.worker import request
 
 from scheduling.messages import nests_too_deep
 from scheduling.worker import ledger
+
+logger = get_logger(__name__)
 
 LONGEST_LIMIT = 2**31  # seconds
 # What a worker's main process takes these to be, in the headers or beside the arguments, unless
@@ -29,7 +32,8 @@ SIGNATURES = ("callbacks", "errbacks", "chain")  # lists of them
 class Request(request.Request):
     """A message at a worker."""
 
-    _context: Any  # celery-types lacks it
+    _context: Any  # celery-types lacks these
+    _already_cancelled: bool
 
     def __init__(self, message: Any, **options: Any) -> None:
         headers = message.headers if options.get("headers") is None else options["headers"]
@@ -50,6 +54,20 @@ class Request(request.Request):
         if begun and "scheduled_for" in self.request_dict:
             return None
         return super().maybe_expire()
+
+    def _announce_cancelled(self, *args: Any, **kwargs: Any) -> None:
+        """Let the message come back also if the result backend has gone with the broker.
+
+        Celery would take the end of the task for a revocation, and acknowledge the message.
+        """
+        try:
+            super()._announce_cancelled(*args, **kwargs)  # type: ignore[misc]  # no types
+        except Exception as error:  # whatever backends raise
+            logger.error(
+                "The result backend does not know that %s was cancelled: %s", self.id, error
+            )
+        self._already_cancelled = True
+        ledger.release(self._context)
 
     def on_failure(self, *args: Any, **kwargs: Any) -> Any:
         with self.as_current():

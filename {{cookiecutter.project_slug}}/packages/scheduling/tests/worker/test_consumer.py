@@ -31,6 +31,7 @@ def app(done: "SimpleQueue[str]", monkeypatch: pytest.MonkeyPatch) -> Iterator[A
     monkeypatch.setattr("celery._state._task_join_will_block", False)
     for signal in (signals.worker_init, signals.worker_process_init):
         monkeypatch.setattr(signal, "receivers", [])
+    monkeypatch.delenv("CELERY_BROKER_URL", raising=False)  # Celery prefers it to the argument
     app: Any = Celery("tests.consumer", set_as_current=False, broker="memory://")
     app.config_from_object(defaults, namespace="CELERY")
     app.conf.task_default_queue = str(uuid4())
