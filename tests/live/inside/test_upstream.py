@@ -52,7 +52,7 @@ RELIED_ON = {
     gossip.Gossip.on_message: "0b0c01b4231c",
     strategy.default: "c08e88d7aadd",
     request.Request.__init__: "bfd21c43be62",
-    request.Request._announce_cancelled: "420f07ae0d49",
+    request.Request._announce_cancelled: "47f7ddce6783",
     request.Request.maybe_expire: "f68220e2b2d3",
     reporting.celerys_table: "63183f5c7a42",
 }
