@@ -61,7 +61,7 @@ def start_beat(seen: int) -> int:
     """Fork a beat that sends all that is due, and ends. Returns its process id, when it has begun."""
     connections.close_all()
     if pid := os.fork():
-        while Run.objects.count() == seen and not os.waitpid(pid, os.WNOHANG)[0]:
+        while Run.objects.count() == seen:
             time.sleep(0.001)  # until its first commit
         return pid
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -70,13 +70,6 @@ def start_beat(seen: int) -> int:
     while beat.queue.heap and beat.queue.heap[0][0] <= time.time():
         beat.tick()
     os._exit(0)
-
-
-def ended(pid: int) -> None:
-    try:
-        os.waitpid(pid, 0)
-    except ChildProcessError:  # it has ended before
-        pass
 
 
 def taken() -> list[SimpleNamespace]:
@@ -113,13 +106,12 @@ def main(kills: int, rows: int) -> None:
         before = Run.objects.count()
         pid = start_beat(before)
         time.sleep(chance.random() * 0.0003 * rows)
-        try:
-            os.kill(pid, signal.SIGKILL)
-            ended(pid)
-        except ProcessLookupError:
-            pass
-        was_in_the_middle = Run.objects.count() < before + rows
-        ended(start_beat(Run.objects.count()) if was_in_the_middle else pid)
+        os.kill(pid, signal.SIGKILL)  # a zombie if it has sent all
+        os.waitpid(pid, 0)
+        done = Run.objects.count()
+        was_in_the_middle = done < before + rows
+        if was_in_the_middle:
+            os.waitpid(start_beat(done), 0)
         messages = taken()
         ids = Counter(message.id for message in messages)
         Node.objects.update_or_create(
