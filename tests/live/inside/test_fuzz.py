@@ -28,7 +28,7 @@ from scheduling.models import Run, State
 from tests.beat.in_process import Beat, Sent
 
 START = datetime(2026, 6, 1, 12, 0, 0, 123_456, tzinfo=UTC)
-SEEDS = int(os.environ.get("FUZZ_SEEDS", "60"))
+SEEDS = int(os.environ.get("FUZZ_SEEDS", "40"))
 STEPS = 120
 DEADLINE = timedelta(hours=1)
 

@@ -57,3 +57,4 @@ USE_TZ = True
 CELERY_BROKER_URL = server.url(Path(tempfile.gettempdir()) / "scheduling-tests-broker")
 CELERY_TIMEZONE = TIME_ZONE
 CELERY_RESULT_BACKEND = "cache+memory://"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # quick
