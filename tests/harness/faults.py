@@ -43,6 +43,7 @@ class Arena:
         self.project = project
         self.redis, self.postgres = RedisServer(folder / "redis"), PostgresServer()
         self.env = project.environment(
+            LATE_AFTER="3600",  # tests take messages and begin no runs: beat would send them again
             DATABASE_URL=self.postgres.url,
             CELERY_BROKER_URL=f"{self.redis.url}/0",
             CELERY_BEAT_SCHEDULER=scheduler,
