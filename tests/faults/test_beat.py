@@ -46,7 +46,7 @@ def test_a_beat_that_is_killed_after_a_dispatch_repeats_nothing(place: Arena) ->
 def test_a_beat_that_is_ended_in_a_burst_finishes_its_batch(place: Arena) -> None:
     counted = faults.sigterm_in_a_burst(place)
 
-    assert counted == {"sent": 2000, "doubled": 0, "did not end in 30 s": 0}
+    assert counted == {"sent": 10_000, "doubled": 0, "did not end in 30 s": 0}
 
 
 def test_what_falls_due_without_redis_is_sent_later_once_and_in_order(place: Arena) -> None:

@@ -334,10 +334,10 @@ def postgres_away(arena: Arena, seconds: float = 40, age: float = 0) -> dict[str
 
 
 def sigterm_in_a_burst(arena: Arena) -> dict[str, float]:
-    """2,000 runs are due at once; beat is ended while it sends them, and started again."""
+    """10,000 runs are due at once; beat is ended while it sends them, and started again."""
     arena.make(
         "PeriodicTask.objects.bulk_create(PeriodicTask(name=f'Hourly {n}', task='some.task', "
-        "interval=every(3600), last_run_at=now() - timedelta(seconds=3600)) for n in range(2000))"
+        "interval=every(3600), last_run_at=now() - timedelta(seconds=3600)) for n in range(10_000))"
     )
     killed = 0
     for _ in range(3):
@@ -350,7 +350,7 @@ def sigterm_in_a_burst(arena: Arena) -> dict[str, float]:
             beat.kill()
             killed += 1
     arena.start_beat()
-    wait_for(lambda: len(arena.by_name()) == 2000, "all runs")
+    wait_for(lambda: len(arena.by_name()) == 10_000, "all runs")
     time.sleep(3)
     sent = len(arena.messages)
-    return {"sent": sent, "doubled": sent - 2000, "did not end in 30 s": killed}
+    return {"sent": sent, "doubled": sent - 10_000, "did not end in 30 s": killed}
